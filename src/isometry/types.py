@@ -1,0 +1,164 @@
+"""Shapes, results and protocols that the rooms share. Imports nothing of ours.
+
+Letters in shape notes: n rows, d dimensions, q queries, k results, t tokens, b bytes.
+Vectors are float32, C-contiguous, `(n, d)`. Several vectors per item: `(values (sum n_i, d), offsets (n + 1) int64)`.
+Scores are always higher-is-closer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class EncoderDescription:
+    """What made a vector: two encoders with the same fingerprint give vectors of the same space.
+
+    Args:
+        name: how to load it again: a hub name, a folder, or 'default'.
+        digest: hash over weights and the configuration that changes vectors (hex).
+        dimension: length of a vector.
+        modalities: what it takes, of 'text' and 'image'.
+        normalized: whether vectors have length one.
+        max_tokens: longer texts are cut here; None where there is no limit.
+        query_prompt / document_prompt: text put in front.
+        multi_vector: one vector per token instead of one per record.
+    """
+
+    name: str
+    digest: str
+    dimension: int
+    modalities: tuple[str, ...] = ("text",)
+    normalized: bool = True
+    max_tokens: int | None = None
+    query_prompt: str = ""
+    document_prompt: str = ""
+    multi_vector: bool = False
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex characters over everything but the name: a renamed folder keeps its fingerprint."""
+        content = {key: value for key, value in asdict(self).items() if key != "name"}
+        return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "modalities": list(self.modalities), "fingerprint": self.fingerprint}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> EncoderDescription:
+        known = {key: value for key, value in values.items() if key != "fingerprint"}
+        return cls(**{**known, "modalities": tuple(known.get("modalities", ("text",)))})
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Records to vectors; `sentence_transformers.SentenceTransformer` has this `encode` as it is."""
+
+    def encode(
+        self, inputs: Sequence[Any], batch_size: int = ..., show_progress_bar: bool | None = ...
+    ) -> np.ndarray:
+        """Inputs (n texts, or images where the encoder takes them) to float32 `(n, d)`."""
+        ...
+
+
+@runtime_checkable
+class DescribedEncoder(Encoder, Protocol):
+    """An encoder that says what it is, so that a collection can refuse the vectors of another."""
+
+    def describe(self) -> EncoderDescription: ...
+
+
+@runtime_checkable
+class Index(Protocol):
+    """Finds nearest vectors. Always rebuildable from the store, never the record of truth."""
+
+    def build(self, vectors: np.ndarray) -> Index:
+        """Take vectors `(n, d)` (or codes `(n, b)` where the index says so); returns itself."""
+        ...
+
+    def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Queries `(q, d)` to `(scores (q, k) float32, rows (q, k) int64)`, best first, equal scores by lower row.
+
+        `allowed` is a boolean mask `(n,)`: only rows where it is true may come back. Where fewer than k rows are
+        allowed, the tail is padded with row -1 and score -inf.
+        """
+        ...
+
+
+@runtime_checkable
+class Compressor(Protocol):
+    """A scikit-learn estimator from vectors `(n, d)` float32 to codes `(n, b)` uint8."""
+
+    def fit(self, X: np.ndarray, y: Any = None) -> Compressor: ...
+
+    def transform(self, X: np.ndarray) -> np.ndarray: ...
+
+    def inverse_transform(self, codes: np.ndarray) -> np.ndarray: ...
+
+    @property
+    def bytes_per_vector(self) -> int: ...
+
+    def scorer(self, queries: np.ndarray) -> Scorer:
+        """Queries `(q, d)` to a function from codes `(m, b)` to asymmetric scores `(q, m)` float32."""
+        ...
+
+
+class Scorer(Protocol):
+    def __call__(self, codes: np.ndarray) -> np.ndarray: ...
+
+
+class Progress(Protocol):
+    """Called with items done and the total (None while unknown); returning False asks to stop cleanly."""
+
+    def __call__(self, done: int, total: int | None) -> bool | None: ...
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One found record: id, score (higher is closer) and its attributes."""
+
+    id: str
+    score: float
+    record: dict[str, Any] = field(default_factory=dict)
+    explanation: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """Answer to one query.
+
+    Attributes:
+        query: what was asked (text, or a description of a vector or image query).
+        hits: best first.
+        total: records that match the filter (vector, hybrid) or filter and words (text).
+        plan: which strategy ran, with what each stage cost.
+        milliseconds: wall time inside the collection.
+    """
+
+    query: str | None
+    hits: list[Hit]
+    total: int
+    plan: dict[str, Any]
+    milliseconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON shape of `isometry search --json` and of the server."""
+        hits = []
+        for hit in self.hits:
+            row: dict[str, Any] = {"id": hit.id, "score": hit.score, "record": hit.record}
+            if hit.explanation is not None:
+                row["explanation"] = hit.explanation
+            hits.append(row)
+        return {
+            "query": self.query,
+            "hits": hits,
+            "total": self.total,
+            "plan": self.plan,
+            "milliseconds": round(self.milliseconds, 3),
+        }
