@@ -1,20 +1,21 @@
-"""The `isometry` command: one verb per file in this folder, each thin."""
+"""The `isometry` command: one verb per file in this folder, each thin; a verb's module is imported only when called.
+
+A verb `x` lives in `x_command.py` as a typer application named `app`.
+"""
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
 import traceback
-from typing import Any
 
-import click
 import typer
-from typer.core import TyperGroup
 
-from isometry.errors import IsometryError
+from isometry import __version__
+from isometry.errors import InputError, IsometryError
 
-# verb -> (module in this folder, one line of help); a verb's module is imported only when it is called.
 VERBS = {
     "demo": "Index the bundled papers and open the search page.",
     "index": "Read records from a file, folder or stdin into a collection.",
@@ -23,50 +24,14 @@ VERBS = {
     "verify": "Check every stored byte of a collection.",
     "compact": "Rewrite a collection without deleted records.",
     "export": "Write records and vectors to a Parquet file.",
-    "serve": "Serve collections over HTTP with a search page.",
+    "serve": "Serve collections over HTTP, with a search page.",
     "eval": "Measure retrieval quality with confidence intervals.",
     "recipes": "List the recipes, one per paper.",
     "prove": "Run a recipe and write its evidence.",
     "graph": "Embed the nodes of a graph.",
 }
-GROUPS = {"graph", "scene"}
-
-
-class _Verbs(TyperGroup):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, name: str) -> Any:
-        if name not in VERBS:
-            return None
-        module = importlib.import_module(f"isometry.cli.{name}_command")
-        if name in GROUPS:
-            return typer.main.get_group(module.app)
-        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        app.command(name=name, help=module.command.__doc__)(module.command)
-        return typer.main.get_command(app)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(VERBS.items()))
-
-
-app = typer.Typer(cls=_Verbs, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        from isometry import __version__
-
-        print(__version__)
-        raise typer.Exit()
-
-
-@app.callback()
-def _isometry(
-    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
-) -> None:
-    """Learn, compress, store, search and evaluate embeddings. `--debug` anywhere shows tracebacks."""
+# typer carries its own copy of click in newer releases: take the exception classes from where typer has them.
+_ClickError = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -81,16 +46,16 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run(arguments: list[str], debug: bool) -> int:
     try:
-        code = typer.main.get_command(app)(arguments, prog_name="isometry", standalone_mode=False)
+        code = _dispatch(arguments)
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
-    except (click.exceptions.Exit, typer.Exit) as stop:
+        return code
+    except typer.Exit as stop:
         return stop.exit_code
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         _say("interrupted")
         return 130
-    except click.ClickException as error:
-        _say(error.format_message())
+    except _ClickError as error:
+        _say(error.format_message())  # type: ignore[attr-defined]
         return 2
     except IsometryError as error:
         if debug:
@@ -105,6 +70,31 @@ def _run(arguments: list[str], debug: bool) -> int:
             traceback.print_exc()
         _say(f"the machine failed us: {error or 'out of memory'}")
         return 1
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in {"--help", "-h", "help"}:
+        _print_help()
+        return 0
+    if arguments[0] in {"--version", "-V"}:
+        print(__version__)
+        return 0
+    verb, *rest = arguments
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else "see 'isometry --help'"
+        raise InputError(f"no command '{verb}'; {hint}")
+    app = importlib.import_module(f"isometry.cli.{verb}_command").app
+    code = typer.main.get_command(app)(rest, prog_name=f"isometry {verb}", standalone_mode=False)
+    return code if isinstance(code, int) else 0
+
+
+def _print_help() -> None:
+    print("Isometry learns, compresses, stores, searches and evaluates embeddings.\n")
+    print("Usage: isometry VERB [OPTIONS]      isometry VERB --help says more\n")
+    for verb, text in VERBS.items():
+        print(f"  {verb:<10} {text}")
+    print("\n--debug anywhere shows tracebacks; --version prints the version.")
 
 
 def _say(sentence: str) -> None:

@@ -1,0 +1,3 @@
+from isometry.cli.main import main
+
+main()
