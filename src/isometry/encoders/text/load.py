@@ -1,0 +1,85 @@
+"""Loading a saved text model without running code that came with it.
+
+sentence-transformers 6 imports module classes from outside its own package only with `trust_remote_code=True`, which
+would also run whatever Python the folder brings. This loader takes its classes from two places, sentence-transformers
+and this room, and refuses everything else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+from sentence_transformers import SentenceTransformer
+
+from isometry.errors import InputError, NotFoundError
+
+_OURS = "isometry.encoders.text."
+_THEIRS = "sentence_transformers."
+
+
+def load_text_model(path: str | Path, device: str | None = None) -> SentenceTransformer:
+    """A model folder, with our poolers in it or not, as a SentenceTransformer.
+
+    Raises:
+        NotFoundError: no folder, or no `modules.json` in it.
+        InputError: the folder wants code of its own to be run, or holds weights that are not safetensors.
+    """
+    folder = Path(path)
+    if not (folder / "modules.json").is_file():
+        raise NotFoundError(f"'{folder}' is not a sentence-transformers folder: it has no modules.json")
+    refuse_foreign_code(folder)
+    listed = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    if not any(module["type"].startswith(_OURS) for module in listed):
+        return SentenceTransformer(str(folder), device=device, local_files_only=True)
+    settings_file = folder / "config_sentence_transformers.json"
+    settings = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.is_file() else {}
+    modules = [
+        _module_class(module["type"]).load(str(folder), subfolder=module["path"], local_files_only=True)
+        for module in sorted(listed, key=lambda module: module["idx"])
+    ]
+    return SentenceTransformer(
+        modules=modules,
+        device=device,
+        prompts=settings.get("prompts"),
+        default_prompt_name=settings.get("default_prompt_name"),
+        similarity_fn_name=settings.get("similarity_fn_name"),
+        truncate_dim=settings.get("truncate_dim"),
+    )
+
+
+def refuse_foreign_code(folder: str | Path) -> None:
+    """Refuse a model folder that would run code of its own, or unpickle weights.
+
+    Raises:
+        InputError: names the file and what it asks for.
+    """
+    folder = Path(folder)
+    listed = _read_json(folder / "modules.json")
+    for module in listed:
+        if not str(module.get("type", "")).startswith((_OURS, _THEIRS)):
+            raise InputError(
+                f"'{folder}' asks for the class '{module.get('type')}', which is neither of sentence-transformers nor "
+                "of Isometry; models that bring their own code are refused"
+            )
+        place = folder / str(module.get("path", ""))
+        config = place / "config.json"
+        if config.is_file() and "auto_map" in _read_json(config):
+            raise InputError(f"'{config}' asks to run code of its own (auto_map); such models are refused")
+        pickled = [file.name for pattern in ("*.bin", "*.pt", "*.pkl", "*.ckpt") for file in place.glob(pattern)]
+        if pickled and not list(place.glob("*.safetensors")):
+            raise InputError(f"'{place / pickled[0]}' holds pickled weights; convert the model to safetensors first")
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"'{file}' is not readable JSON: {error}") from error
+
+
+def _module_class(reference: str) -> Any:
+    module, name = reference.rsplit(".", 1)
+    return getattr(importlib.import_module(module), name)
