@@ -1,0 +1,629 @@
+"""A durable, searchable, filterable collection of records and their vectors."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from isometry.errors import CorruptionError, ExistsError, FingerprintError, InputError, NotFoundError, ShapeError
+from isometry.search import queries
+from isometry.search.export import export_parquet, take_snapshot
+from isometry.search.filters import compile_filter
+from isometry.search.store import database
+from isometry.search.store.commits import CommitMark
+from isometry.search.store.store import Known, Store, WriteReport, load_meta, make_columns, read_segments, read_values
+from isometry.search.store.values import Column, Scalar, arrow_array, content_hash
+from isometry.search.store.verify import VerifyReport, verify_store
+from isometry.search.view import SegmentCache, VectorView
+from isometry.types import EncoderDescription, SearchResult
+
+Mode = Literal["vector", "text", "hybrid"]
+MAX_K = 10_000
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One version of a collection while it is being read."""
+
+    connection: Any
+    meta: dict[str, Any]
+    columns: list[Column]
+    view: VectorView
+
+
+class Collection:
+    """Records with vectors, in a folder.
+
+    One process writes, any number read; a reader sees one consistent version per call and the newest at its next.
+    Vectors are float32 `(n, d)`; a score is an inner product (the cosine, since vectors are kept at length one
+    unless the collection was made with `metric="dot"`).
+
+    >>> with Collection.open("papers") as papers:                       # doctest: +SKIP
+    ...     for hit in papers.search("graph embeddings", k=3, where="year(created) >= 2018").hits:
+    ...         print(hit.id, hit.score)
+    """
+
+    def __init__(self, path: Path, store: Store | None, encoder: Any) -> None:
+        self.path = path
+        self._store = store
+        self._encoder = encoder
+        self._encoder_lock = threading.Lock()
+        self._view_lock = threading.Lock()
+        self._pool = database.ReaderPool(path)
+        self._cache = SegmentCache(path)
+        self._latest: tuple[int, dict[str, Any], list[Column], VectorView] | None = None
+        self._mark = CommitMark(path / "commits")
+        with self.read() as snapshot:
+            held = snapshot.meta["details"].get("encoder")
+        self.encoder_description = EncoderDescription.from_dict(held) if held else None
+        if encoder is not None:
+            self._check_encoder(encoder)
+
+    # ---- opening and closing ---------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        *,
+        encoder: Any = None,
+        dimension: int | None = None,
+        schema: pa.Schema | None = None,
+        text_columns: Sequence[str] = (),
+        image_column: str | None = None,
+        metric: Literal["cosine", "dot"] = "cosine",
+    ) -> Collection:
+        """Make an empty collection and open it for writing.
+
+        Args:
+            encoder: what turns texts into vectors (anything with `encode` and `describe`), an `EncoderDescription`, or
+                None for a collection that is given its vectors; then `dimension` is needed.
+            schema: Arrow fields of the records besides `id`; fields that come later are added.
+            text_columns: what full text searches and what the encoder reads.
+        Raises: `ExistsError` when the folder holds something, `InputError` for columns that no record can hold.
+        """
+        path = Path(path)
+        description = encoder if isinstance(encoder, EncoderDescription) else encoder.describe() if encoder else None
+        if description is not None:
+            dimension = description.dimension
+        if dimension is None or not 1 <= dimension <= 65536:
+            raise InputError(f"a collection needs an encoder, or a dimension from 1 to 65536 (given: {dimension})")
+        fields = pa.schema([] if schema is None else schema)
+        missing = [name for name in [*text_columns, *([image_column] if image_column else [])] if name not in fields.names]
+        if missing:
+            raise InputError(f"there is no column '{missing[0]}'; there are: {', '.join(fields.names)}")
+        columns = make_columns(fields, text_columns, image_column)
+        details = {"encoder": description.to_dict() if description else None, "metric": metric,
+                   "text_columns": list(text_columns), "image_column": image_column}  # fmt: skip
+        Store.create(path, columns, dimension, details)
+        return cls.open(path, writable=True, encoder=None if isinstance(encoder, EncoderDescription) else encoder)
+
+    @classmethod
+    def open(cls, path: str | Path, *, writable: bool = False, encoder: Any = None) -> Collection:
+        """Open a collection. Raises `NotFoundError`, `LockedError` (writing), `CorruptionError`, `FingerprintError`."""
+        path = Path(path)
+        if not (path / database.DATABASE).is_file():
+            raise NotFoundError(f"{path} is not a collection; make one with 'isometry index SOURCE --into {path}'")
+        store = Store(path) if writable else None
+        try:
+            return cls(path, store, encoder)
+        except BaseException:
+            if store is not None:
+                store.close()
+            raise
+
+    def close(self) -> None:
+        """Let files, connections and the writer lock go."""
+        self._pool.close()
+        self._latest = None
+        if self._store is not None:
+            self._store.close()
+
+    def __enter__(self) -> Collection:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    # ---- what it is ------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return self.path.absolute().name
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the encoder; None for a collection that is given its vectors."""
+        return self.encoder_description.fingerprint if self.encoder_description else None
+
+    @property
+    def writable(self) -> bool:
+        return self._store is not None
+
+    @property
+    def columns(self) -> list[Column]:
+        with self.read() as snapshot:
+            return snapshot.columns
+
+    @property
+    def schema(self) -> pa.Schema:
+        """`id` and the attributes with their Arrow types."""
+        return pa.schema([pa.field("id", pa.string()), *(pa.field(one.name, one.arrow) for one in self.columns)])
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns if column.role == "text")
+
+    @property
+    def image_column(self) -> str | None:
+        return next((column.name for column in self.columns if column.role == "image"), None)
+
+    @property
+    def version(self) -> int:
+        """Grows with every commit."""
+        with self.read() as snapshot:
+            return int(snapshot.meta["version"])
+
+    @property
+    def dimension(self) -> int:
+        with self.read() as snapshot:
+            return int(snapshot.meta["dimension"])
+
+    def __len__(self) -> int:
+        with self.read() as snapshot:
+            return int(snapshot.meta["records"])
+
+    @property
+    def encoder(self) -> Any:
+        """The encoder that made the vectors, loaded at first use. Raises `FingerprintError` when it has changed."""
+        with self._encoder_lock:
+            if self._encoder is None:
+                if self.encoder_description is None:
+                    raise InputError(f"{self.path} has no encoder; give a vector, or search with mode 'text'")
+                from isometry.encoders import load_encoder
+
+                encoder = load_encoder(self.encoder_description.name)
+                self._check_encoder(encoder)
+                self._encoder = encoder
+            return self._encoder
+
+    def _check_encoder(self, encoder: Any) -> None:
+        given = encoder.describe()
+        held = self.encoder_description
+        if held is None:
+            raise FingerprintError(f"{self.path} is given its vectors and takes no encoder (given: {given.name})")
+        if given.fingerprint != held.fingerprint:
+            raise FingerprintError(
+                f"{self.path} holds vectors of {held.name} ({held.fingerprint}) and the encoder is {given.name}"
+                f" ({given.fingerprint}); use that encoder, or index again into another folder"
+            )
+
+    def info(self) -> dict[str, Any]:
+        """What `isometry info --json` prints."""
+        with self.read() as snapshot:
+            meta = snapshot.meta
+            files = [file for file in self.path.rglob("*") if file.is_file()]
+            return {
+                "collection": self.name,
+                "records": meta["records"],
+                "encoder": self.encoder_description.to_dict() if self.encoder_description else None,
+                "dimension": meta["dimension"],
+                "metric": meta["details"]["metric"],
+                "bytes_on_disk": sum(file.stat().st_size for file in files),
+                "bytes_in_memory": int(snapshot.view.rows.nbytes + snapshot.view.live.nbytes + snapshot.view.index_bytes),
+                "format": meta["format"],
+                "version": meta["version"],
+                "segments": len(read_segments(snapshot.connection)),
+                "ended_rows": meta["tombstones"],
+                "indexes": [{"kind": "flat", "exact": True, "complete": True}],
+                "columns": [
+                    {"name": one.name, "type": str(one.arrow), "role": one.role} for one in snapshot.columns
+                ],
+                "text_columns": [one.name for one in snapshot.columns if one.role == "text"],
+                "last_index": meta["details"].get("last_index"),
+            }
+
+    # ---- reading ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def read(self) -> Iterator[Snapshot]:
+        """One consistent version for several reads."""
+        for attempt in range(20):
+            acknowledged = self._mark.read()
+            with self._pool.snapshot() as connection:
+                try:
+                    state = self._state(connection, acknowledged)
+                except FileNotFoundError as error:  # compacted away between our two looks: look again
+                    if attempt == 19:
+                        raise NotFoundError(f"{error.filename} is gone; restore {self.path} from a snapshot") from error
+                    time.sleep(0.01)
+                    continue
+                yield Snapshot(connection, *state[1:])
+                return
+
+    def _state(self, connection: Any, acknowledged: int | None) -> tuple[int, dict[str, Any], list[Column], VectorView]:
+        (stored,) = connection.execute("SELECT value FROM meta WHERE key = 'digest'").fetchone() or (None,)
+        with self._view_lock:
+            if self._latest is not None and self._latest[1]["_digest"] == stored:
+                return self._latest
+            meta = load_meta(connection, self.path, acknowledged)
+            meta["_digest"] = stored
+            columns = database.read_columns(connection)
+            view = VectorView(connection, meta["version"], meta["dimension"], self.path, self._cache)
+            if len(view.rows) - np.count_nonzero(~view.live) != meta["records"]:
+                raise CorruptionError(f"{self.path}: records and vectors do not match; run 'isometry verify {self.path}'")
+            state = (meta["version"], meta, columns, view)
+            self._latest = state
+            return state
+
+    def get(self, ids: Sequence[str] | str) -> list[dict[str, Any] | None]:
+        """Records in the order of `ids`; None where there is none."""
+        wanted = [ids] if isinstance(ids, str) else list(ids)
+        with self.read() as snapshot:
+            rows = queries.rows_of_ids(snapshot, wanted)
+            records = queries.fetch(snapshot, list(rows.values()))
+        return [records[rows[one]] if one in rows else None for one in wanted]
+
+    def count(self, where: str | None = None) -> int:
+        """Number of records that pass the filter."""
+        with self.read() as snapshot:
+            if where is None:
+                return int(snapshot.meta["records"])
+            compiled = compile_filter(where, snapshot.columns)
+            sql = f"SELECT count(*) FROM {compiled.tables} WHERE {compiled.sql}"
+            return int(snapshot.connection.execute(sql, compiled.parameters).fetchone()[0])
+
+    def facets(self, columns: Sequence[str], *, where: str | None = None, limit: int = 20) -> dict[str, list[dict[str, Any]]]:
+        """For each attribute (or function of one, as `year(created)`) its most frequent values and their counts."""
+        if not 1 <= limit <= 10_000:
+            raise InputError(f"limit is {limit} and may be 1 to 10,000")
+        with self.read() as snapshot:
+            return {column: queries.facet(snapshot, column, where, limit) for column in columns}
+
+    def search(
+        self,
+        query: str | None = None,
+        *,
+        vector: Any = None,
+        made_by: str | None = None,
+        image: Any = None,
+        like: str | None = None,
+        k: int = 10,
+        offset: int = 0,
+        where: str | None = None,
+        mode: Mode = "vector",
+        explain: bool = False,
+        sort: str | None = None,
+    ) -> SearchResult:
+        """The k closest records.
+
+        Args:
+            query: words. vector: `(d,)` instead, with `made_by` the fingerprint of its encoder where the collection has
+                one. image: a picture, where the encoder takes pictures. like: the id of a record to find others like it.
+                None of them: every record that passes the filter, in the order of `sort` or as they came.
+            where: a filter (see `isometry.search.filters`); it never shortens the result while records match.
+            mode: 'vector', 'text' (BM25) or 'hybrid' (reciprocal rank fusion of both).
+            sort: 'ATTRIBUTE' or 'ATTRIBUTE desc': order of the most relevant records in place of the score.
+        """
+        started = time.perf_counter()
+        _check_page(k, offset)
+        given = [name for name, value in (("query", query), ("vector", vector), ("image", image), ("like", like))
+                 if value is not None]  # fmt: skip
+        if len(given) > 1:
+            raise InputError(f"give one of query, vector, image and like, not {' and '.join(given)}")
+        if mode not in ("vector", "text", "hybrid"):
+            raise InputError(f"mode is '{mode}'; choose vector, text or hybrid")
+        if query is not None and not query.strip():
+            raise InputError("the query is empty; give some words")
+        clock = queries.Clock()
+        target = None
+        if query is not None and mode != "text":
+            target = self._encode_query(query)
+            clock.lap("encode")
+        elif image is not None:
+            target = self._encode_image(image)
+            clock.lap("encode")
+        elif vector is not None:
+            target = self._given_vectors(np.asarray(vector, np.float32)[None, :] if np.ndim(vector) == 1 else vector, made_by)[0]
+        with self.read() as snapshot:
+            found = queries.run(snapshot, query, target, like, k, offset, where, mode, explain, sort, clock)
+        shown = query if query is not None else f"like {like}" if like is not None else given[0] if given else None
+        return SearchResult(shown, found.hits, found.total, found.plan, 1000 * (time.perf_counter() - started))
+
+    def search_many(
+        self,
+        queries_given: Sequence[str] | np.ndarray,
+        *,
+        made_by: str | None = None,
+        k: int = 10,
+        where: str | None = None,
+        mode: Mode = "vector",
+    ) -> list[SearchResult]:
+        """One result per query; texts are encoded together and vectors `(q, d)` scanned together."""
+        _check_page(k, 0)
+        if mode != "vector":
+            if isinstance(queries_given, np.ndarray):
+                raise InputError(f"vectors are searched with mode 'vector', not '{mode}'")
+            return [self.search(query, k=k, where=where, mode=mode) for query in queries_given]
+        started = time.perf_counter()
+        clock = queries.Clock()
+        if isinstance(queries_given, np.ndarray):
+            texts: list[str | None] = [None] * len(queries_given)
+            vectors = self._given_vectors(queries_given, made_by)
+        else:
+            empty = next((number for number, query in enumerate(queries_given, 1) if not query.strip()), None)
+            if empty is not None:
+                raise InputError(f"query {empty} is empty; give some words")
+            texts = list(queries_given)
+            vectors = self._fitted(_encode_queries(self.encoder, texts)) if texts else np.empty((0, self.dimension), np.float32)
+            clock.lap("encode")
+        if not len(vectors):
+            return []
+        with self.read() as snapshot:
+            found = queries.run_batch(snapshot, vectors, k, where, clock)
+        spent = 1000 * (time.perf_counter() - started) / len(found)
+        return [SearchResult(text, one.hits, one.total, one.plan, spent) for text, one in zip(texts, found, strict=True)]
+
+    def vectors(self, ids: Sequence[str] | None = None) -> tuple[list[str], np.ndarray]:
+        """Ids and their vectors float32 `(n, d)`; all of them in the order they came when `ids` is None."""
+        with self.read() as snapshot:
+            if ids is None:
+                pairs = snapshot.connection.execute("SELECT row, id FROM records ORDER BY row").fetchall()
+                return [identity for _, identity in pairs], snapshot.view.vectors(np.array([row for row, _ in pairs], np.int64))
+            rows = queries.rows_of_ids(snapshot, list(ids))
+            missing = [one for one in ids if one not in rows]
+            if missing:
+                raise NotFoundError(f"no record '{missing[0]}' in {self.path}")
+            return list(ids), snapshot.view.vectors(np.array([rows[one] for one in ids], np.int64))
+
+    def blob(self, identity: str, column: str) -> bytes | None:
+        """The bytes of a binary attribute, as an image column holds them."""
+        with self.read() as snapshot:
+            chosen = next((one for one in snapshot.columns if one.name == column and one.kind == "binary"), None)
+            if chosen is None:
+                raise InputError(f"'{column}' holds no bytes in {self.path}")
+            found = snapshot.connection.execute(
+                f"SELECT d.{chosen.sql} FROM records r JOIN documents d ON d.row = r.row WHERE r.id = ?", (identity,)
+            ).fetchone()
+        return found[0] if found else None
+
+    def iter_records(self, batch_rows: int = 1024, *, where: str | None = None) -> Iterator[pa.RecordBatch]:
+        """All records (of one version) as Arrow batches with their types; memory is bounded by `batch_rows`."""
+        with self.read() as snapshot:
+            rows = queries.matching_rows(snapshot, where)
+            schema = None
+            for start in range(0, len(rows), batch_rows):
+                found = list(read_values(snapshot.connection, snapshot.columns, rows[start : start + batch_rows].tolist()))
+                arrays = [pa.array([identity for _, identity, _ in found], pa.string())]
+                for number, column in enumerate(snapshot.columns):
+                    arrays.append(arrow_array([values[number] for _, _, values in found], column))
+                schema = pa.schema(list(zip(["id", *(one.name for one in snapshot.columns)], [a.type for a in arrays], strict=True)))
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def verify(self) -> VerifyReport:
+        """Read every stored byte and compare it with its checksum."""
+        return verify_store(self.path)
+
+    def export(self, target: str | Path) -> int:
+        """Write ids, attributes and vectors to a Parquet file; returns the number of records."""
+        return export_parquet(self, Path(target))
+
+    def snapshot(self, target: str | Path) -> None:
+        """Copy one consistent version into another folder, while writing goes on."""
+        take_snapshot(self, Path(target))
+
+    # ---- writing ---------------------------------------------------------------------------------------------------
+
+    def add(self, records: Any, vectors: np.ndarray | None = None, *, made_by: str | None = None) -> WriteReport:
+        """Put new records. Raises `ExistsError` when one is there already; then none is put."""
+        return self._put(records, vectors, made_by, new_only=True)
+
+    def upsert(self, records: Any, vectors: np.ndarray | None = None, *, made_by: str | None = None) -> WriteReport:
+        """Put records: new ids are added, known ids replaced; what did not change is left as it is.
+
+        Args:
+            records: an Arrow batch or table, or a list of dicts, with a text column `id`.
+            vectors: float32 `(n, d)` made by the encoder with fingerprint `made_by`; None to encode the text columns.
+                A text that did not change is not encoded again.
+        """
+        return self._put(records, vectors, made_by, new_only=False)
+
+    def delete(self, ids: Sequence[str] | str | None = None, *, where: str | None = None) -> int:
+        """End records by id or by filter; returns how many there were."""
+        store = self._writer()
+        if (ids is None) == (where is None):
+            raise InputError("say which records to delete: ids, or a filter (where)")
+        with self.read() as snapshot:
+            if where is not None:
+                rows = queries.matching_rows(snapshot, where).tolist()
+            else:
+                rows = sorted(queries.rows_of_ids(snapshot, [ids] if isinstance(ids, str) else list(ids or [])).values())
+        store.delete(rows)
+        return len(rows)
+
+    def compact(self) -> None:
+        """Give the space of ended records back to the disk; readers go on meanwhile."""
+        self._writer().compact()
+
+    def note(self, key: str, value: Any) -> None:
+        """Keep a JSON value under a name in the manifest, as the last indexing run does."""
+        self._writer().set_detail(key, value)
+
+    def _writer(self) -> Store:
+        if self._store is None:
+            raise InputError(f"{self.path} is open for reading; open it with writable=True")
+        return self._store
+
+    def _put(self, records: Any, vectors: np.ndarray | None, made_by: str | None, *, new_only: bool) -> WriteReport:
+        store = self._writer()
+        table = _as_batch(records)
+        ids = _checked_ids(table)
+        given = None if vectors is None else self._given_vectors(np.asarray(vectors), made_by)
+        if given is not None and len(given) != len(ids):
+            raise ShapeError(f"{len(ids)} records and {len(given)} vectors were given; give one vector per record")
+        values = store.prepare(table)
+        contents = [content_hash((identity, *record)) for identity, record in zip(ids, values, strict=True)]
+        encoded = self._encoded_hashes(store, values, given)
+        known = store.known(ids)
+        if new_only and known:
+            raise ExistsError(f"record '{next(iter(known))}' is in {self.path} already; use upsert to replace it")
+        chosen = [
+            number
+            for number, identity in enumerate(ids)
+            if identity not in known
+            or known[identity].content != contents[number]
+            or known[identity].encoded != encoded[number]
+        ]
+        fresh = given[chosen] if given is not None else self._vectors_for(store, ids, values, encoded, known, chosen)
+        store.write(
+            [ids[number] for number in chosen],
+            [values[number] for number in chosen],
+            [contents[number] for number in chosen],
+            [encoded[number] for number in chosen],
+            fresh,
+            {ids[number]: known[ids[number]] for number in chosen if ids[number] in known},
+        )
+        store.merge_small()
+        updated = sum(ids[number] in known for number in chosen)
+        return WriteReport(len(chosen) - updated, updated, len(ids) - len(chosen))
+
+    def _encoded_hashes(self, store: Store, values: list[tuple[Scalar, ...]], given: np.ndarray | None) -> list[bytes]:
+        if given is not None:
+            return [content_hash((vector.tobytes(),)) for vector in given]
+        roles = [number for number, column in enumerate(store.columns) if column.role in ("text", "image")]
+        return [content_hash(tuple(record[number] for number in roles)) for record in values]
+
+    def _vectors_for(
+        self,
+        store: Store,
+        ids: list[str],
+        values: list[tuple[Scalar, ...]],
+        encoded: list[bytes],
+        known: Mapping[str, Known],
+        chosen: list[int],
+    ) -> np.ndarray:
+        """Vectors of the chosen records: kept where what they were made of is unchanged, else encoded."""
+        vectors = np.empty((len(chosen), int(store.meta["dimension"])), np.float32)
+        keep = [place for place, number in enumerate(chosen)
+                if ids[number] in known and known[ids[number]].encoded == encoded[number]]  # fmt: skip
+        if keep:
+            rows = np.array([known[ids[chosen[place]]].row for place in keep], np.int64)
+            with self.read() as snapshot:
+                vectors[keep] = snapshot.view.vectors(rows)
+        kept = set(keep)
+        todo = [place for place in range(len(chosen)) if place not in kept]
+        if todo:
+            vectors[todo] = self._encode_records(store, [values[chosen[place]] for place in todo])
+        return vectors
+
+    def _encode_records(self, store: Store, values: list[tuple[Scalar, ...]]) -> np.ndarray:
+        texts = [number for number, column in enumerate(store.columns) if column.role == "text"]
+        images = [number for number, column in enumerate(store.columns) if column.role == "image"]
+        if self.encoder_description is None:
+            raise InputError(f"{self.path} has no encoder; give a vector with every record")
+        if images:
+            return self._fitted(self.encoder.encode_images([record[images[0]] for record in values]))
+        if not texts:
+            raise InputError(f"{self.path} has no text columns to encode; give a vector with every record")
+        return self._fitted(self.encoder.encode([document_text([record[number] for number in texts]) for record in values]))
+
+    # ---- vectors ---------------------------------------------------------------------------------------------------
+
+    def _encode_query(self, query: str) -> np.ndarray:
+        return self._fitted(_encode_queries(self.encoder, [query]))[0]
+
+    def _encode_image(self, image: Any) -> np.ndarray:
+        if self.encoder_description is None or "image" not in self.encoder_description.modalities:
+            raise InputError(f"the encoder of {self.path} takes no pictures; search with words")
+        return self._fitted(self.encoder.encode_images([image]))[0]
+
+    def _given_vectors(self, vectors: np.ndarray, made_by: str | None) -> np.ndarray:
+        if self.fingerprint is not None and made_by != self.fingerprint:
+            raise FingerprintError(
+                f"{self.path} holds vectors of {self.encoder_description.name} ({self.fingerprint})"  # type: ignore[union-attr]
+                f" and these are from {made_by or 'an unnamed encoder'}; give made_by='{self.fingerprint}' if they are its own"
+            )
+        return self._fitted(vectors)
+
+    def _fitted(self, vectors: np.ndarray) -> np.ndarray:
+        """Checked float32 `(n, d)`, at length one where the metric is the cosine."""
+        try:
+            array = np.ascontiguousarray(vectors, np.float32)
+        except (TypeError, ValueError) as error:
+            raise ShapeError(f"vectors must be numbers in the shape (n, d): {error}") from error
+        with self.read() as snapshot:
+            dimension, metric = snapshot.meta["dimension"], snapshot.meta["details"]["metric"]
+        if array.ndim != 2 or array.shape[1] != dimension:
+            raise ShapeError(f"vectors of shape {array.shape} were given and {self.path} takes (n, {dimension})")
+        bad = ~np.isfinite(array).all(axis=1)
+        if bad.any():
+            raise ShapeError(f"vector {int(np.flatnonzero(bad)[0]) + 1} holds NaN or infinity; leave it out")
+        if metric == "cosine":
+            lengths = np.sqrt(np.einsum("nd,nd->n", array, array, dtype=np.float64))
+            if (lengths == 0).any():
+                raise ShapeError(f"vector {int(np.flatnonzero(lengths == 0)[0]) + 1} is zero and has no direction; leave it out")
+            if (np.abs(lengths - 1) > 1e-6).any():
+                array = (array / lengths[:, None]).astype(np.float32)
+        return array
+
+
+def document_text(texts: Sequence[Scalar]) -> str:
+    """What the encoder reads of a record: its text columns that hold something, a line each."""
+    return "\n".join(str(text) for text in texts if text is not None and str(text).strip())
+
+
+def _encode_queries(encoder: Any, texts: Sequence[Any]) -> np.ndarray:
+    encode = getattr(encoder, "encode_queries", None) or encoder.encode
+    return np.asarray(encode(list(texts)))
+
+
+def _check_page(k: int, offset: int) -> None:
+    if not 1 <= k <= MAX_K:
+        raise InputError(f"k is {k} and may be 1 to {MAX_K:,}")
+    if not 0 <= offset <= 1_000_000:
+        raise InputError(f"offset is {offset} and may be 0 to 1,000,000")
+
+
+def _as_batch(records: Any) -> pa.Table | pa.RecordBatch:
+    if isinstance(records, pa.RecordBatch | pa.Table):
+        return records
+    if isinstance(records, Mapping):
+        records = [records]
+    if isinstance(records, Sequence) and all(isinstance(one, Mapping) for one in records):
+        try:
+            return pa.Table.from_pylist([dict(one) for one in records]) if records else pa.table({"id": pa.array([], pa.string())})
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise InputError(f"the records do not fit one type per column: {error}") from error
+    if hasattr(records, "__arrow_c_stream__"):
+        return pa.table(records)
+    raise InputError(f"records must be Arrow data or a list of dicts, not {type(records).__name__}")
+
+
+def _checked_ids(table: pa.Table | pa.RecordBatch) -> list[str]:
+    if "id" not in table.schema.names:
+        raise InputError("records need a column 'id'")
+    column = table.column("id")
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type)):
+        if not (table.num_rows == 0 or pa.types.is_integer(column.type)):
+            raise InputError(f"ids must be text and are {column.type}")
+        column = column.cast(pa.string())
+    ids: list[str] = column.to_pylist()
+    seen: dict[str, int] = {}
+    for number, identity in enumerate(ids, start=1):
+        if not identity or "\0" in identity:
+            raise InputError(f"record {number} has {'no id' if not identity else 'a NUL character in its id'}; give it one")
+        if seen.setdefault(identity, number) != number:
+            raise InputError(f"id '{identity}' is given twice, in records {seen[identity]} and {number}; keep one")
+    return ids
+
+
+__all__ = ["Collection", "Snapshot", "document_text"]

@@ -1,0 +1,100 @@
+"""Everything can leave: Parquet with ids, attributes and vectors, or a copy of the whole collection."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from isometry.errors import ExistsError, InputError, StorageError
+from isometry.search.store import database
+from isometry.search.store.commits import CommitMark
+from isometry.search.store.segments import fsync_folder
+from isometry.search.store.store import SEGMENTS, read_segments, read_values
+from isometry.search.store.values import arrow_array
+
+if TYPE_CHECKING:
+    from isometry.search.collection import Collection
+
+_ROWS = 4096
+
+
+def export_parquet(collection: Collection, target: Path) -> int:
+    """Ids, attributes with their types and a `vector` column of fixed-size float32 lists; written whole or not at all."""
+    if target.is_dir():
+        raise InputError(f"{target} is a folder; name a file, as in {target}/records.parquet")
+    if not target.parent.is_dir():
+        raise InputError(f"there is no folder {target.parent}; make it first")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    with collection.read() as snapshot:
+        columns, dimension = snapshot.columns, int(snapshot.meta["dimension"])
+        vector_name = "vector" if all(column.name != "vector" for column in columns) else "isometry_vector"
+        rows = np.sort(snapshot.view.rows[snapshot.view.live])
+        empty = [arrow_array([], column) for column in columns]
+        fields = [("id", pa.string()), *((column.name, array.type) for column, array in zip(columns, empty, strict=True))]
+        description = collection.encoder_description
+        schema = pa.schema([*fields, (vector_name, pa.list_(pa.float32(), dimension))]).with_metadata(
+            {"isometry.fingerprint": collection.fingerprint or "",
+             "isometry.encoder": json.dumps(description.to_dict() if description else None)}
+        )  # fmt: skip
+        try:
+            with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+                for start in range(0, len(rows), _ROWS):
+                    part = rows[start : start + _ROWS]
+                    found = list(read_values(snapshot.connection, columns, part.tolist()))
+                    arrays = [pa.array([identity for _, identity, _ in found], pa.string())]
+                    arrays += [arrow_array([values[n] for _, _, values in found], one) for n, one in enumerate(columns)]
+                    flat = pa.array(snapshot.view.vectors(part).reshape(-1), pa.float32())
+                    arrays.append(pa.FixedSizeListArray.from_arrays(flat, dimension))
+                    writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.rename(target)
+            fsync_folder(target.absolute().parent)
+        except OSError as error:
+            raise StorageError(f"{target} cannot be written: {error.strerror or error}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+    return len(rows)
+
+
+def take_snapshot(collection: Collection, target: Path) -> None:
+    """A consistent copy of one version into a new folder; segments are linked where the disk allows it."""
+    if target.exists():
+        raise ExistsError(f"{target} is there already; choose another folder")
+    building = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    with collection.read() as snapshot:
+        try:
+            (building / SEGMENTS).mkdir(parents=True)
+            copy = sqlite3.connect(building / database.DATABASE)
+            snapshot.connection.backup(copy)
+            copy.close()
+            for info in read_segments(snapshot.connection):
+                _link(collection.path / SEGMENTS / info.name, building / SEGMENTS / info.name)
+            with (building / database.DATABASE).open("rb+") as file:
+                os.fsync(file.fileno())
+            CommitMark(building / "commits").write(int(snapshot.meta["version"]))
+            fsync_folder(building / SEGMENTS)
+            fsync_folder(building)
+            building.rename(target)
+            fsync_folder(target.absolute().parent)
+        except OSError as error:
+            raise StorageError(f"{target} cannot be written: {error.strerror or error}") from error
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+        with target.open("rb+") as file:
+            os.fsync(file.fileno())

@@ -1,0 +1,389 @@
+"""`where` expressions: a small grammar over attributes, compiled to SQL in which every value is a parameter.
+
+    expression := and ( OR and )*            and := not ( AND not )*         not := [NOT] test
+    test       := ( expression )
+                | operand  = != <> < <= > >=  operand
+                | operand  [NOT] BETWEEN literal AND literal
+                | operand  [NOT] IN ( literal, ... )
+                | literal  [NOT] IN attribute                    membership in a list, or in a separated text
+                | operand  [NOT] LIKE 'pattern'                  % any run, _ one character, case ignored
+                | attribute IS [NOT] NULL
+                | attribute                                      where it is a boolean
+    operand    := attribute | function(attribute) | literal
+    function   := year month day lower upper length abs
+
+A test on a missing value is false, and NOT turns false into true: `f` and `NOT f` together are all records.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from isometry.errors import FilterError
+from isometry.search.store.values import Column
+
+MAX_LENGTH = 20_000
+MAX_DEPTH = 60
+_TOKEN = re.compile(
+    r"""\s*(?:
+      (?P<string>'(?:[^']|'')*')
+    | (?P<number>-?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d+)?(?![\w.]))
+    | (?P<quoted>"(?:[^"]|"")+")
+    | (?P<word>[^\W\d]\w*(?:\.\w+)*)
+    | (?P<mark><=|>=|<>|!=|==|=|<|>|\(|\)|,)
+    )""",
+    re.VERBOSE,
+)
+_KEYWORDS = {"and", "or", "not", "in", "between", "like", "is", "null", "true", "false", "date"}
+_FUNCTIONS = {
+    "year": ("int", "CAST(substr({0}, 1, 4) AS INTEGER)"),
+    "month": ("int", "CAST(substr({0}, 6, 2) AS INTEGER)"),
+    "day": ("int", "CAST(substr({0}, 9, 2) AS INTEGER)"),
+    "lower": ("string", "lower({0})"),
+    "upper": ("string", "upper({0})"),
+    "length": ("int", "length({0})"),
+    "abs": ("float", "abs({0})"),
+}
+_NUMBERS = {"int", "float"}
+_DATES = {"date", "timestamp", "time"}
+_ISO = re.compile(r"\d{4}(-\d{2}(-\d{2}([T ][\d:.]+Z?)?)?)?|\d{2}:\d{2}(:\d{2}(\.\d+)?)?")
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A compiled expression: SQL over the aliases r (records) and d (documents), its parameters, and its source."""
+
+    source: str
+    sql: str
+    parameters: tuple[Any, ...]
+    needs_documents: bool
+
+    @property
+    def tables(self) -> str:
+        """The FROM clause that the SQL speaks about."""
+        return "records r JOIN documents d ON d.row = r.row" if self.needs_documents else "records r"
+
+
+@dataclass(frozen=True)
+class _Token:
+    kind: str
+    text: str
+    at: int
+
+
+@dataclass(frozen=True)
+class _Operand:
+    kind: str
+    sql: str
+    parameters: tuple[Any, ...]
+    column: Column | None
+    shown: str
+    documents: bool = False
+
+    @property
+    def literal(self) -> bool:
+        return self.column is None
+
+
+def compile_filter(source: str, columns: Sequence[Column]) -> Filter:
+    """Parse and compile a `where` expression. Raises `FilterError` with the place and the nearest attribute."""
+    if not isinstance(source, str) or not source.strip():
+        raise FilterError("the filter is empty; leave it out to take every record")
+    if len(source) > MAX_LENGTH:
+        raise FilterError(f"the filter has {len(source)} characters and at most {MAX_LENGTH} are taken")
+    parser = _Parser(source, columns)
+    sql, parameters = parser.expression(0)
+    token = parser.peek()
+    if token.kind != "end":
+        raise parser.error(f"nothing was expected after the filter and there is '{token.text}'", token)
+    return Filter(source, sql, tuple(parameters), parser.documents)
+
+
+def attribute_sql(name: str, columns: Sequence[Column]) -> tuple[str, str, bool]:
+    """SQL, kind and whether `documents` is needed, for an attribute or function of one, as facets and sorting use it."""
+    parser = _Parser(name, columns)
+    operand = parser.operand()
+    if operand.literal or parser.peek().kind != "end":
+        raise FilterError(f"'{name}' is no attribute; there are: {parser.names()}")
+    return operand.sql, operand.kind, operand.documents
+
+
+class _Parser:
+    def __init__(self, source: str, columns: Sequence[Column]) -> None:
+        self.source, self.documents = source, False
+        self.columns = {column.name: column for column in columns}
+        self.folded: dict[str, Column] = {}
+        for column in columns:
+            self.folded.setdefault(column.name.lower(), column)
+        self.tokens = self._split()
+        self.position = 0
+
+    def _split(self) -> list[_Token]:
+        tokens, at = [], 0
+        end = len(self.source.rstrip())
+        while at < end:
+            match = _TOKEN.match(self.source, at)
+            if match is None or match.end() > len(self.source):
+                start = at + len(self.source[at:]) - len(self.source[at:].lstrip())
+                if self.source[start] == "'":
+                    raise FilterError(f"the text that begins at character {start + 1} has no closing quote")
+                raise FilterError(f"'{self.source[start]}' at character {start + 1} has no meaning in a filter")
+            kind = match.lastgroup or ""
+            tokens.append(_Token(kind, match.group(kind), match.start(kind)))
+            at = match.end()
+        return [*tokens, _Token("end", "the end", len(self.source))]
+
+    def peek(self, ahead: int = 0) -> _Token:
+        return self.tokens[min(self.position + ahead, len(self.tokens) - 1)]
+
+    def take(self) -> _Token:
+        token = self.peek()
+        self.position += 1
+        return token
+
+    def is_word(self, *words: str, ahead: int = 0) -> bool:
+        token = self.peek(ahead)
+        return token.kind == "word" and token.text.lower() in words
+
+    def accept(self, word: str) -> bool:
+        if self.is_word(word) or (self.peek().kind == "mark" and self.peek().text == word):
+            self.position += 1
+            return True
+        return False
+
+    def expect(self, word: str) -> None:
+        if not self.accept(word):
+            raise self.error(f"'{word}' was expected and there is '{self.peek().text}'", self.peek())
+
+    def error(self, what: str, token: _Token) -> FilterError:
+        return FilterError(f"{what} (character {token.at + 1} of the filter {_shorten(self.source)})")
+
+    def names(self) -> str:
+        return ", ".join(["id", *self.columns]) or "id"
+
+    # ---- grammar ---------------------------------------------------------------------------------------------------
+
+    def expression(self, depth: int) -> tuple[str, list[Any]]:
+        if depth > MAX_DEPTH:
+            raise FilterError(f"the filter nests deeper than {MAX_DEPTH} levels; write it flatter")
+        return self._joined("or", depth)
+
+    def _joined(self, word: str, depth: int) -> tuple[str, list[Any]]:
+        part = (lambda: self._joined("and", depth)) if word == "or" else (lambda: self._not(depth))
+        sql, parameters = part()
+        parts = [sql]
+        while self.accept(word):
+            more, values = part()
+            parts.append(more)
+            parameters = parameters + values
+            if len(parts) > 500:
+                raise FilterError("the filter joins more than 500 tests; write  attribute IN (value, ...)  instead")
+        return (f"({f' {word.upper()} '.join(parts)})" if len(parts) > 1 else sql), parameters
+
+    def _not(self, depth: int) -> tuple[str, list[Any]]:
+        turned = False
+        while self.accept("not"):
+            turned = not turned
+        sql, parameters = self._test(depth)
+        return (f"(({sql}) IS NOT TRUE)" if turned else sql), parameters
+
+    def _test(self, depth: int) -> tuple[str, list[Any]]:
+        if self.accept("("):
+            sql, parameters = self.expression(depth + 1)
+            self.expect(")")
+            return f"({sql})", parameters
+        left_token = self.peek()
+        left = self.operand()
+        if self.accept("is"):
+            turned = self.accept("not")
+            self.expect("null")
+            self._need_attribute(left, left_token)
+            return f"{left.sql} IS {'NOT ' if turned else ''}NULL", list(left.parameters)
+        turned = self.accept("not")
+        if self.accept("in"):
+            sql, parameters = self._in(left, left_token)
+        elif self.accept("between"):
+            low, high = self._literal_for(left), self._between_high(left)
+            sql, parameters = f"{left.sql} BETWEEN ? AND ?", [*left.parameters, low, high]
+        elif self.accept("like"):
+            sql, parameters = self._like(left, left_token)
+        elif turned:
+            raise self.error("IN, BETWEEN or LIKE was expected after NOT", self.peek())
+        elif self.peek().kind == "mark" and self.peek().text in {"=", "==", "!=", "<>", "<", "<=", ">", ">="}:
+            sql, parameters = self._compare(left)
+        elif left.kind == "bool" and not left.literal:
+            sql, parameters = f"{left.sql} = 1", list(left.parameters)
+        else:
+            raise self.error(f"a comparison was expected after '{left.shown}' and there is '{self.peek().text}'", self.peek())
+        return (f"(({sql}) IS NOT TRUE)" if turned else sql), parameters
+
+    def _compare(self, left: _Operand) -> tuple[str, list[Any]]:
+        mark = {"==": "=", "<>": "!="}.get(self.peek().text, self.peek().text)
+        self.take()
+        right_token = self.peek()
+        right = self.operand()
+        if left.literal and right.literal:
+            raise self.error("a comparison needs an attribute on one side", right_token)
+        if not left.literal and not right.literal:
+            if _family(left.kind) != _family(right.kind):
+                raise self.error(f"'{left.shown}' ({left.kind}) and '{right.shown}' ({right.kind}) do not compare", right_token)
+            return f"{left.sql} {mark} {right.sql}", [*left.parameters, *right.parameters]
+        attribute, literal = (right, left) if left.literal else (left, right)
+        value = self._fitting(literal, attribute, right_token)
+        values = [value, *attribute.parameters] if left.literal else [*attribute.parameters, value]
+        sides = ("?", attribute.sql) if left.literal else (attribute.sql, "?")
+        return f"{sides[0]} {mark} {sides[1]}", values
+
+    def _in(self, left: _Operand, token: _Token) -> tuple[str, list[Any]]:
+        if self.accept("("):
+            self._need_attribute(left, token)
+            values = [self._literal_for(left)]
+            while self.accept(","):
+                values.append(self._literal_for(left))
+            self.expect(")")
+            return f"{left.sql} IN ({', '.join('?' * len(values))})", [*left.parameters, *values]
+        if not left.literal:
+            raise self.error("a list in brackets was expected after IN, as in  year IN (2018, 2019)", self.peek())
+        token = self.peek()
+        held = self.operand()
+        if held.column is None:
+            raise self.error("an attribute was expected after IN, as in  'cs.LG' IN categories", token)
+        value = left.parameters[0]
+        if held.kind == "list":
+            number = int(held.column.sql[1:])
+            return "EXISTS (SELECT 1 FROM members m WHERE m.column = ? AND m.value = ? AND m.row = r.row)", [number, value]
+        if held.kind == "string" and isinstance(value, str):
+            spaced = f"' ' || replace(replace({held.sql}, ',', ' '), ';', ' ') || ' '"
+            return f"instr({spaced}, ' ' || ? || ' ') > 0", [value]
+        raise self.error(f"'{held.shown}' ({held.kind}) is no list", token)
+
+    def _like(self, left: _Operand, token: _Token) -> tuple[str, list[Any]]:
+        self._need_attribute(left, token)
+        pattern = self.take()
+        if pattern.kind != "string" or left.kind not in {"string", *_DATES}:
+            raise self.error("LIKE compares a text attribute with a quoted pattern", pattern)
+        text = _unquote(pattern.text)
+        if len(text) > 1000 or text.count("%") > 20:
+            raise self.error("the LIKE pattern is too long (1,000 characters, 20 of them %)", pattern)
+        return f"{left.sql} LIKE ?", [*left.parameters, text]
+
+    def _between_high(self, left: _Operand) -> Any:
+        self.expect("and")
+        return self._literal_for(left)
+
+    def _literal_for(self, attribute: _Operand) -> Any:
+        token = self.peek()
+        literal = self.operand()
+        if not literal.literal:
+            raise self.error(f"a value was expected and there is '{token.text}'; texts stand in single quotes", token)
+        return self._fitting(literal, attribute, token)
+
+    def _need_attribute(self, operand: _Operand, token: _Token) -> None:
+        if operand.literal:
+            raise self.error("an attribute was expected before this test", token)
+
+    def operand(self) -> _Operand:
+        token = self.take()
+        if token.kind == "string":
+            return _Operand("string", "?", (_unquote(token.text),), None, token.text)
+        if token.kind == "number":
+            number: int | float = float(token.text) if re.search(r"[.eE]", token.text) else int(token.text)
+            if isinstance(number, int) and not -(2**63) <= number < 2**63:
+                number = float(number)
+            return _Operand("float" if isinstance(number, float) else "int", "?", (number,), None, token.text)
+        if token.kind == "quoted":
+            return self._attribute(token.text[1:-1].replace('""', '"'), token)
+        if token.kind != "word":
+            raise self.error(f"an attribute or a value was expected and there is '{token.text}'", token)
+        word = token.text.lower()
+        if word in {"true", "false"} and token.text not in self.columns:
+            return _Operand("bool", "?", (int(word == "true"),), None, token.text)
+        if word == "date" and self.peek().kind == "string":
+            return self.operand()
+        if self.peek().kind == "mark" and self.peek().text == "(" and token.text not in self.columns:
+            return self._function(word, token)
+        if word in _KEYWORDS and token.text not in self.columns:
+            raise self.error(f"an attribute or a value was expected and there is '{token.text}'", token)
+        return self._attribute(token.text, token)
+
+    def _function(self, word: str, token: _Token) -> _Operand:
+        if word not in _FUNCTIONS:
+            raise self.error(f"'{token.text}' is no function here; there are: {', '.join(_FUNCTIONS)}", token)
+        self.expect("(")
+        inner_token = self.peek()
+        inner = self.operand()
+        self.expect(")")
+        self._need_attribute(inner, inner_token)
+        if word in {"year", "month", "day"} and inner.kind not in {"date", "timestamp", "string"}:
+            raise self.error(f"{word}() takes a date and '{inner.shown}' is {inner.kind}", inner_token)
+        if word == "abs" and inner.kind not in _NUMBERS:
+            raise self.error(f"abs() takes a number and '{inner.shown}' is {inner.kind}", inner_token)
+        if word in {"lower", "upper", "length"} and inner.kind != "string":
+            raise self.error(f"{word}() takes a text and '{inner.shown}' is {inner.kind}", inner_token)
+        kind, form = _FUNCTIONS[word]
+        kind = inner.kind if word == "abs" else kind
+        return _Operand(kind, form.format(inner.sql), (), inner.column, f"{word}({inner.shown})", inner.documents)
+
+    def _attribute(self, name: str, token: _Token) -> _Operand:
+        if name == "id" and "id" not in self.columns:
+            return _Operand("string", "r.id", (), Column("id", "string", "attribute", "id", _STRING), "id")
+        column = self.columns.get(name) or self.folded.get(name.lower())
+        if column is None and name.lower() in {"year", "month", "day"}:
+            dated = [one for one in self.columns.values() if one.kind in {"date", "timestamp"}]
+            dated += [one for one in self.columns.values() if one.kind == "string" and one.name in _DATE_NAMES]
+            if dated:
+                kind, form = _FUNCTIONS[name.lower()]
+                inner = self._attribute(dated[0].name, token)
+                return _Operand(kind, form.format(inner.sql), (), inner.column, f"{name}({inner.shown})", inner.documents)
+        if column is None:
+            near = difflib.get_close_matches(name, ["id", *self.columns], n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"there are: {self.names()}"
+            quoted = "; texts stand in single quotes" if token.kind == "quoted" else ""
+            raise self.error(f"no attribute '{name}'; {hint}{quoted}", token)
+        if column.kind == "binary":
+            raise self.error(f"'{name}' holds bytes and cannot be filtered", token)
+        documents = column.table == "documents"
+        self.documents = self.documents or documents
+        return _Operand(column.kind, f"{'d' if documents else 'r'}.{column.sql}", (), column, name, documents)
+
+    def _fitting(self, literal: _Operand, attribute: _Operand, token: _Token) -> Any:
+        value, kind = literal.parameters[0], attribute.kind
+        if kind == "list":
+            raise self.error(f"'{attribute.shown}' is a list; write  value IN {attribute.shown}", token)
+        if kind in _NUMBERS and literal.kind in _NUMBERS:
+            return value
+        if kind == "bool" and (literal.kind == "bool" or value in (0, 1)):
+            return int(value)
+        if kind in {"string", "json"} and literal.kind == "string":
+            return value
+        if kind in _DATES and literal.kind == "string":
+            if not _ISO.fullmatch(value):
+                raise self.error(f"'{attribute.shown}' is a {kind} and {literal.shown} is none; write it as '2018-01-31'", token)
+            return value.replace(" ", "T") if kind == "timestamp" else value
+        raise self.error(f"'{attribute.shown}' holds {_SAID[kind]} and {literal.shown} is {_SAID[literal.kind]}", token)
+
+
+
+
+_STRING = pa.string()
+_DATE_NAMES = {"created", "date", "published", "published_at", "created_at", "timestamp", "time", "updated"}
+_SAID = {"string": "text", "int": "numbers", "float": "numbers", "bool": "true or false", "date": "dates", "json": "text",
+         "timestamp": "times", "time": "times of day", "list": "lists", "binary": "bytes"}  # fmt: skip
+
+
+def _family(kind: str) -> str:
+    return "number" if kind in _NUMBERS else "date" if kind in {"date", "timestamp"} else kind
+
+
+def _unquote(text: str) -> str:
+    return text[1:-1].replace("''", "'")
+
+
+def _shorten(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:77] + "...")
