@@ -1,0 +1,91 @@
+"""Image values: how to tell them, and whether they can be decoded to the last row."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from isometry.errors import MissingExtraError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+MAX_PIXELS = 200_000_000
+_MAGIC = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
+
+
+def is_image_bytes(value: bytes) -> bool:
+    """Whether bytes begin like a picture in one of the formats read."""
+    return value.startswith(_MAGIC) or (value[:4] == b"RIFF" and value[8:12] == b"WEBP")
+
+
+def holds_images(values: list[Any], kind: pa.DataType, folder: Path | None) -> bool:
+    """Whether the first values of a column are pictures: structs or binaries of their bytes, or paths of files."""
+    if not values:
+        return False
+    if pa.types.is_struct(kind):
+        if "bytes" not in {field.name for field in kind}:
+            return False
+        values = [value.get("bytes") or value.get("path") or "" for value in values]
+    if all(isinstance(value, bytes) for value in values):
+        return all(map(is_image_bytes, values))
+    if not all(isinstance(value, str) and value.lower().endswith(IMAGE_SUFFIXES) for value in values):
+        return False
+    return any(_located(value, folder).is_file() for value in values)
+
+
+def check_images(images: pa.Array, folder: Path | None) -> tuple[pa.Array, dict[int, str]]:
+    """Decode every picture. Returns the column with paths made absolute, and a reason where one cannot be decoded."""
+    bad: dict[int, str] = {}
+    values = images.to_pylist()
+    for place, value in enumerate(values):
+        if value is None:
+            continue
+        content = value.get("bytes") if isinstance(value, dict) else value
+        path = value.get("path") if isinstance(value, dict) else value
+        if isinstance(content, bytes):
+            reason = _undecodable(io.BytesIO(content)) if content else "the image is empty"
+        elif isinstance(path, str) and path:
+            located = _located(path, folder)
+            reason = _undecodable(located)
+            if isinstance(value, dict):
+                value["path"] = str(located)
+            else:
+                values[place] = str(located)
+        else:
+            reason = None
+            values[place] = None
+        if reason:
+            bad[place] = reason
+    return (images if pa.types.is_binary(images.type) else pa.array(values, images.type)), bad
+
+
+def _undecodable(source: Path | io.BytesIO) -> str | None:
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError:
+        raise MissingExtraError("reading images", "vision") from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(source) as image:
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    return f"the image has {width} x {height} pixels; at most {MAX_PIXELS:,} are read, so scale it down"
+                image.draft(image.mode, (1, 1))  # JPEG: read everything, but compute as little as possible
+                image.load()
+    except FileNotFoundError:
+        return f"there is no image file {source}"
+    except UnidentifiedImageError:
+        return "it is not an image that can be read"
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever damaged bytes lead them to
+        return f"the image cannot be decoded: {' '.join(str(error).split()) or type(error).__name__}"
+    return None
+
+
+def _located(path: str, folder: Path | None) -> Path:
+    return (folder or Path()).joinpath(path).absolute()
