@@ -1,1 +1,18 @@
+"""Makes vectors smaller: scikit-learn estimators from float vectors to byte codes, and what their bytes cost."""
 
+from isometry.compression._base import CodeEstimator, load_compressor
+from isometry.compression.product import ProductQuantizer
+from isometry.compression.rabitq import RaBitQ
+from isometry.compression.scalar import ScalarQuantizer
+from isometry.compression.sign import SignBinarizer
+from isometry.compression.truncate import Truncate
+
+__all__ = [
+    "CodeEstimator",
+    "ProductQuantizer",
+    "RaBitQ",
+    "ScalarQuantizer",
+    "SignBinarizer",
+    "Truncate",
+    "load_compressor",
+]
