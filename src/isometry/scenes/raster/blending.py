@@ -1,0 +1,223 @@
+# mypy: allow-untyped-defs
+"""Tiles of 16 x 16 pixels, Gaussians front to back: alpha = min(0.99, o exp(-q/2)), stop below transmittance 1e-4.
+
+Every row of a tile visits only the pixels inside the ellipse q <= reach, so that empty corners cost nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from isometry.scenes._numba import compiled
+
+TILE = 16
+
+
+@compiled
+def bin_tiles(order, boxes, columns, rows):
+    """Lists per tile in the given order: starts `(columns * rows + 1,)` int64 and members int32."""
+    starts = np.zeros(columns * rows + 1, np.int64)
+    for i in order:
+        if boxes[i, 2] >= boxes[i, 0]:
+            for ty in range(boxes[i, 1] // 16, boxes[i, 3] // 16 + 1):
+                for tx in range(boxes[i, 0] // 16, boxes[i, 2] // 16 + 1):
+                    starts[ty * columns + tx + 1] += 1
+    for t in range(columns * rows):
+        starts[t + 1] += starts[t]
+    members = np.empty(starts[-1], np.int32)
+    cursor = starts[:-1].copy()
+    for i in order:
+        if boxes[i, 2] >= boxes[i, 0]:
+            for ty in range(boxes[i, 1] // 16, boxes[i, 3] // 16 + 1):
+                for tx in range(boxes[i, 0] // 16, boxes[i, 2] // 16 + 1):
+                    t = ty * columns + tx
+                    members[cursor[t]] = i
+                    cursor[t] += 1
+    return starts, members
+
+
+@compiled
+def blend(first, last, columns, starts, members, centres, conics, reach, boxes, opacities, colours, depths,
+          picture, depth_map, rest, ids, lasts):  # fmt: skip
+    """Tiles first..last-1 into picture `(h, w, 3)` (without background), depth_map, rest (transmittance), ids, lasts.
+
+    `ids` is the Gaussian of the largest weight (-1 for none); `lasts` how far into the tile's list a pixel read.
+    """
+    height, width = rest.shape
+    through = np.empty(256, np.float32)
+    done = np.empty(256, np.uint8)
+    red, green, blue = np.empty(256, np.float32), np.empty(256, np.float32), np.empty(256, np.float32)
+    far, best = np.empty(256, np.float32), np.empty(256, np.float32)
+    winner, seen = np.empty(256, np.int32), np.empty(256, np.int32)
+    half, one, cap, stop = np.float32(-0.5), np.float32(1.0), np.float32(0.99), np.float32(1e-4)
+    for tile in range(first, last):
+        x0, y0 = (tile % columns) * 16, (tile // columns) * 16
+        x1, y1 = min(x0 + 15, width - 1), min(y0 + 15, height - 1)
+        through[:] = 1.0
+        done[:] = 0
+        red[:] = 0.0
+        green[:] = 0.0
+        blue[:] = 0.0
+        far[:] = 0.0
+        best[:] = 0.0
+        winner[:] = -1
+        seen[:] = 0
+        live = (x1 - x0 + 1) * (y1 - y0 + 1)
+        for k in range(starts[tile], starts[tile + 1]):
+            if live == 0:
+                break
+            i = members[k]
+            u, v, level = centres[i, 0], centres[i, 1], reach[i]
+            a, b, c, o = conics[i, 0], conics[i, 1], conics[i, 2], opacities[i]
+            r_, g_, b_, z_ = colours[i, 0], colours[i, 1], colours[i, 2], depths[i]
+            for y in range(max(y0, boxes[i, 1]), min(y1, boxes[i, 3]) + 1):
+                dy = np.float32(y) + np.float32(0.5) - v
+                bd = b * dy
+                inside = bd * bd - a * (c * dy * dy - level)
+                if inside < 0:
+                    continue
+                root = np.sqrt(inside)
+                left = u - np.float32(0.5) + (-bd - root) / a
+                right = u - np.float32(0.5) + (-bd + root) / a
+                xa = max(x0, int(np.ceil(max(left, np.float32(-1.0)))))
+                xb = min(x1, int(np.floor(min(right, np.float32(40000.0)))))
+                cdd = c * dy * dy
+                row = (y - y0) * 16 - x0
+                for x in range(xa, xb + 1):
+                    p = row + x
+                    if done[p]:
+                        continue
+                    dx = np.float32(x) + np.float32(0.5) - u
+                    alpha = min(cap, o * np.exp(half * ((a * dx + bd + bd) * dx + cdd)))
+                    t = through[p]
+                    after = t * (one - alpha)
+                    if after < stop:
+                        done[p] = 1
+                        live -= 1
+                        continue
+                    w = alpha * t
+                    red[p] += w * r_
+                    green[p] += w * g_
+                    blue[p] += w * b_
+                    far[p] += w * z_
+                    if w > best[p]:
+                        best[p] = w
+                        winner[p] = i
+                    through[p] = after
+                    seen[p] = k - starts[tile] + 1
+        for y in range(y0, y1 + 1):
+            for x in range(x0, x1 + 1):
+                p = (y - y0) * 16 + x - x0
+                picture[y, x, 0], picture[y, x, 1], picture[y, x, 2] = red[p], green[p], blue[p]
+                depth_map[y, x], rest[y, x] = far[p], through[p]
+                ids[y, x], lasts[y, x] = winner[p], seen[p]
+
+
+@compiled
+def blend_backward(first, last, columns, starts, members, centres, conics, reach, boxes, opacities, colours, depths,
+                   rest, lasts, d_picture, d_depth, d_rest, gradients):  # fmt: skip
+    """Adds to `gradients (n, 10)`: centre x, y, conic a, b, c, opacity, red, green, blue, depth. Back to front."""
+    height, width = rest.shape
+    through = np.empty(256, np.float32)
+    behind = np.empty(256, np.float32)
+    half, one, cap = np.float32(-0.5), np.float32(1.0), np.float32(0.99)
+    for tile in range(first, last):
+        x0, y0 = (tile % columns) * 16, (tile // columns) * 16
+        x1, y1 = min(x0 + 15, width - 1), min(y0 + 15, height - 1)
+        deepest = 0
+        for y in range(y0, y1 + 1):
+            for x in range(x0, x1 + 1):
+                p = (y - y0) * 16 + x - x0
+                through[p] = rest[y, x]
+                behind[p] = rest[y, x] * d_rest[y, x]
+                deepest = max(deepest, lasts[y, x])
+        for k in range(deepest - 1, -1, -1):
+            i = members[starts[tile] + k]
+            u, v, level = centres[i, 0], centres[i, 1], reach[i]
+            a, b, c, o = conics[i, 0], conics[i, 1], conics[i, 2], opacities[i]
+            r_, g_, b_, z_ = colours[i, 0], colours[i, 1], colours[i, 2], depths[i]
+            s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = s8 = s9 = np.float32(0.0)
+            for y in range(max(y0, boxes[i, 1]), min(y1, boxes[i, 3]) + 1):
+                dy = np.float32(y) + np.float32(0.5) - v
+                bd = b * dy
+                inside = bd * bd - a * (c * dy * dy - level)
+                if inside < 0:
+                    continue
+                root = np.sqrt(inside)
+                left = u - np.float32(0.5) + (-bd - root) / a
+                right = u - np.float32(0.5) + (-bd + root) / a
+                xa = max(x0, int(np.ceil(max(left, np.float32(-1.0)))))
+                xb = min(x1, int(np.floor(min(right, np.float32(40000.0)))))
+                cdd = c * dy * dy
+                row = (y - y0) * 16 - x0
+                for x in range(xa, xb + 1):
+                    if k >= lasts[y, x]:
+                        continue
+                    p = row + x
+                    dx = np.float32(x) + np.float32(0.5) - u
+                    fall = np.exp(half * ((a * dx + bd + bd) * dx + cdd))
+                    alpha = min(cap, o * fall)
+                    inverse = one / (one - alpha)
+                    t = through[p] * inverse
+                    through[p] = t
+                    w = alpha * t
+                    d_r, d_g, d_b = d_picture[y, x, 0], d_picture[y, x, 1], d_picture[y, x, 2]
+                    d_z = d_depth[y, x]
+                    mine = r_ * d_r + g_ * d_g + b_ * d_b + z_ * d_z
+                    s6 += w * d_r
+                    s7 += w * d_g
+                    s8 += w * d_b
+                    s9 += w * d_z
+                    d_alpha = t * mine - behind[p] * inverse
+                    behind[p] += w * mine
+                    if alpha >= cap:
+                        continue
+                    s5 += fall * d_alpha
+                    d_q = half * alpha * d_alpha
+                    s2 += d_q * dx * dx
+                    s3 += (d_q + d_q) * dx * dy
+                    s4 += d_q * dy * dy
+                    s0 -= (d_q + d_q) * (a * dx + bd)
+                    s1 -= (d_q + d_q) * (b * dx + c * dy)
+            g = gradients[i]
+            g[0] += s0
+            g[1] += s1
+            g[2] += s2
+            g[3] += s3
+            g[4] += s4
+            g[5] += s5
+            g[6] += s6
+            g[7] += s7
+            g[8] += s8
+            g[9] += s9
+
+
+@compiled
+def gather(first, last, columns, starts, members, centres, conics, reach, boxes, opacities, labels, votes):
+    """Adds every pixel's weight alpha T of Gaussian i to `votes[i, labels[y, x]]`; a negative label is skipped."""
+    height, width = labels.shape
+    through = np.empty(256, np.float32)
+    for tile in range(first, last):
+        x0, y0 = (tile % columns) * 16, (tile // columns) * 16
+        x1, y1 = min(x0 + 15, width - 1), min(y0 + 15, height - 1)
+        through[:] = 1.0
+        for k in range(starts[tile], starts[tile + 1]):
+            i = members[k]
+            u, v = centres[i, 0], centres[i, 1]
+            a, b, c = conics[i, 0], conics[i, 1], conics[i, 2]
+            for y in range(max(y0, boxes[i, 1]), min(y1, boxes[i, 3]) + 1):
+                dy = np.float32(y) + np.float32(0.5) - v
+                for x in range(max(x0, boxes[i, 0]), min(x1, boxes[i, 2]) + 1):
+                    p = (y - y0) * 16 + x - x0
+                    dx = np.float32(x) + np.float32(0.5) - u
+                    q = a * dx * dx + np.float32(2.0) * b * dx * dy + c * dy * dy
+                    if through[p] < np.float32(0.0) or q > reach[i]:
+                        continue
+                    alpha = min(np.float32(0.99), opacities[i] * np.exp(np.float32(-0.5) * q))
+                    after = through[p] * (np.float32(1.0) - alpha)
+                    if after < np.float32(1e-4):
+                        through[p] = np.float32(-1.0)
+                        continue
+                    if labels[y, x] >= 0:
+                        votes[i, labels[y, x]] += alpha * through[p]
+                    through[p] = after
