@@ -196,6 +196,12 @@ class Collection:
                 self._encoder = encoder
             return self._encoder
 
+    def use(self, encoder: Any) -> None:
+        """Encode with this loaded encoder from now on. Raises `FingerprintError` when it is not the collection's."""
+        self._check_encoder(encoder)
+        with self._encoder_lock:
+            self._encoder = encoder
+
     def _check_encoder(self, encoder: Any) -> None:
         given = encoder.describe()
         held = self.encoder_description
