@@ -70,6 +70,7 @@ def blend(first, last, columns, starts, members, centres, conics, reach, boxes, 
             u, v, level = centres[i, 0], centres[i, 1], reach[i]
             a, b, c, o = conics[i, 0], conics[i, 1], conics[i, 2], opacities[i]
             r_, g_, b_, z_ = colours[i, 0], colours[i, 1], colours[i, 2], depths[i]
+            step = np.exp(-a)
             for y in range(max(y0, boxes[i, 1]), min(y1, boxes[i, 3]) + 1):
                 dy = np.float32(y) + np.float32(0.5) - v
                 bd = b * dy
@@ -83,12 +84,17 @@ def blend(first, last, columns, starts, members, centres, conics, reach, boxes, 
                 xb = min(x1, int(np.floor(min(right, np.float32(40000.0)))))
                 cdd = c * dy * dy
                 row = (y - y0) * 16 - x0
+                # along a row exp(-q/2) is a product: two exponentials serve up to 16 pixels
+                dx = np.float32(xa) + np.float32(0.5) - u
+                fall = o * np.exp(half * ((a * dx + bd + bd) * dx + cdd))
+                ratio = np.exp(half * a - a * dx - bd)
                 for x in range(xa, xb + 1):
                     p = row + x
+                    alpha = min(cap, fall)
+                    fall *= ratio
+                    ratio *= step
                     if done[p]:
                         continue
-                    dx = np.float32(x) + np.float32(0.5) - u
-                    alpha = min(cap, o * np.exp(half * ((a * dx + bd + bd) * dx + cdd)))
                     t = through[p]
                     after = t * (one - alpha)
                     if after < stop:
