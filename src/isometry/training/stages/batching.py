@@ -1,0 +1,84 @@
+"""How batches mix several data sets: homogeneous, semi-homogeneous, blended.
+
+Papers 05 (blended), 06 (semi-homogeneous), 55 (homogeneous). sentence-transformers only makes homogeneous batches;
+`MixedBatchSampler` is its sampler class, to be given as `multi_dataset_batch_sampler` of the training arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from sentence_transformers.base.sampler import MultiDatasetDefaultBatchSampler
+
+from isometry.errors import InputError
+
+
+def mixed_batches(
+    sizes: Sequence[int], batch_size: int, ratio: float, generator: torch.Generator, drop_last: bool = False
+) -> list[list[int]]:
+    """Rows 0..sum(sizes) - 1 of concatenated data sets, in batches; every row exactly once per epoch.
+
+    Args:
+        sizes: rows of each data set. ratio: 1 = every batch from one data set (tails of different sets share the last
+            batches), 0 = rows drawn from all alike, between = that share of each batch stays with its data set and
+            the rest is shuffled among all batches (paper 06).
+        drop_last: leave out a last batch that is not full.
+    """
+    if not 0.0 <= ratio <= 1.0:
+        raise InputError(f"the share of rows that stay with their data set is between 0 and 1, not {ratio}")
+    if batch_size < 1:
+        raise InputError(f"a batch has at least one row, not {batch_size}")
+    batches, tail, start = [], [], 0
+    for size in sizes:
+        rows = (start + torch.randperm(size, generator=generator)).tolist()
+        whole = size - size % batch_size
+        batches += [rows[i : i + batch_size] for i in range(0, whole, batch_size)]
+        tail += rows[whole:]
+        start += size
+    order = torch.randperm(len(tail), generator=generator).tolist()
+    tail = [tail[i] for i in order]
+    batches += [tail[i : i + batch_size] for i in range(0, len(tail), batch_size)]
+    _swap(batches, ratio, generator)
+    order = torch.randperm(len(batches), generator=generator).tolist()
+    batches = [batches[i] for i in order]
+    if drop_last:
+        batches = [batch for batch in batches if len(batch) == batch_size]
+    return batches
+
+
+class MixedBatchSampler(MultiDatasetDefaultBatchSampler):
+    """Batches over several data sets with a share `ratio` of homogeneous rows; see `mixed_batches`.
+
+    Blended batches reach one loss, so give the trainer one loss, and data sets with the same columns.
+    `functools.partial(MixedBatchSampler, ratio=.5)` sets the share.
+    """
+
+    def __init__(
+        self, dataset: Any, batch_samplers: Any, generator: Any = None, seed: int = 0, ratio: float = 1.0
+    ) -> None:
+        super().__init__(dataset, batch_samplers, generator, seed)
+        self.ratio = ratio
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        sizes = [len(one) for one in self.dataset.datasets]
+        yield from mixed_batches(sizes, self.batch_size, self.ratio, generator, self.drop_last)
+
+    def __len__(self) -> int:
+        total = sum(len(one) for one in self.dataset.datasets)
+        return total // self.batch_size if self.drop_last else -(-total // self.batch_size)
+
+
+def _swap(batches: list[list[int]], ratio: float, generator: torch.Generator) -> None:
+    """Shuffle a share 1 - ratio of each batch's rows among all batches, in place."""
+    places = []
+    for b, batch in enumerate(batches):
+        given = round(len(batch) * (1 - ratio))
+        chosen = torch.randperm(len(batch), generator=generator)[:given].tolist()
+        places += [(b, i) for i in chosen]
+    rows = [batches[b][i] for b, i in places]
+    order = torch.randperm(len(rows), generator=generator).tolist()
+    for (b, i), source in zip(places, order, strict=True):
+        batches[b][i] = rows[source]
