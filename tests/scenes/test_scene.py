@@ -255,8 +255,9 @@ def test_shadow_of_a_ball_is_the_ellipse(slant):
     dark, bright = across < 0.3 - edge, across > 0.3 + edge
     assert lit[~casts][dark].max() < 0.5 < lit[~casts][bright].min()
     area = (1 - lit[~casts]).sum() * 0.03**2
-    ellipse = np.pi * 0.3**2 * np.hypot(slant, 1.0)
-    assert area == pytest.approx(ellipse, rel=0.08)
+    reach = 0.3 + 1.5 * 0.005  # the outermost Gaussians stick out by about so much
+    ellipse = np.pi * reach**2 * np.hypot(slant, 1.0)
+    assert area == pytest.approx(ellipse, rel=0.05)
     top = casts & (means[:, 1] > 1.25)
     assert lit[top].min() > 0.9, "the lit side does not shade itself"
     assert (lit_shares(means, covariances, opacities, light, casts=np.zeros(len(means), bool)) == 1).all()
