@@ -1,16 +1,21 @@
 """Makes vectors smaller: scikit-learn estimators from float vectors to byte codes, and what their bytes cost."""
 
-from isometry.compression._base import CodeEstimator, load_compressor
+from isometry.compression._base import CodeEstimator, SavedEstimator, load_compressor
+from isometry.compression.fixed_dimensional import FixedDimensionalEncoding
 from isometry.compression.product import ProductQuantizer
 from isometry.compression.rabitq import RaBitQ
+from isometry.compression.recurrent_binary import RecurrentBinary
 from isometry.compression.scalar import ScalarQuantizer
 from isometry.compression.sign import SignBinarizer
 from isometry.compression.truncate import Truncate
 
 __all__ = [
     "CodeEstimator",
+    "FixedDimensionalEncoding",
     "ProductQuantizer",
     "RaBitQ",
+    "RecurrentBinary",
+    "SavedEstimator",
     "ScalarQuantizer",
     "SignBinarizer",
     "Truncate",

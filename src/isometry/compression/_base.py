@@ -22,42 +22,8 @@ from isometry.types import Scorer
 _FORMAT = "isometry-compressor@1"
 
 
-class CodeEstimator(TransformerMixin, BaseEstimator):
-    """Base of the compressors: vectors (n, d) float32 to codes (n, b) uint8.
-
-    A subclass learns in `_learn(X)` attributes that end in an underscore and are arrays, numbers or mappings of arrays,
-    gives `_encode(X) -> (n, b) uint8` and `_decode(codes) -> (n, d) float32`, and sets `bytes_per_vector`. Everything
-    learnt is saved.
-    """
-
-    def fit(self, X: np.ndarray, y: Any = None) -> CodeEstimator:
-        """Learn from vectors (n, d). Raises: ShapeError or ValueError for NaN, infinity and wrong shapes."""
-        self._learn(self._check(X, reset=True))
-        return self
-
-    def transform(self, X: np.ndarray) -> np.ndarray:
-        """Vectors (n, d) to codes (n, bytes_per_vector) uint8."""
-        check_is_fitted(self)
-        return self._encode(self._check(X, reset=False))
-
-    def inverse_transform(self, codes: np.ndarray) -> np.ndarray:
-        """Codes (n, bytes_per_vector) to the vectors (n, d) float32 they stand for."""
-        return self._decode(self._check_codes(codes))
-
-    def scorer(self, queries: np.ndarray) -> Scorer:
-        """Queries (q, d) to a function from codes (m, b) to asymmetric inner products (q, m) float32."""
-        check_is_fitted(self)
-        queries = self._check(queries, reset=False)
-
-        def score(codes: np.ndarray) -> np.ndarray:
-            return queries @ self.inverse_transform(codes).T
-
-        return score
-
-    @property
-    def bytes_per_vector(self) -> int:
-        """Bytes of one code, everything that is stored for each vector included."""
-        raise AttributeError(f"{type(self).__name__} does not say how many bytes a code has.")
+class SavedEstimator(BaseEstimator):
+    """An estimator whose learnt state is arrays, numbers and mappings of arrays in attributes ending in an underscore."""
 
     @property
     def shared_bytes(self) -> int:
@@ -96,6 +62,64 @@ class CodeEstimator(TransformerMixin, BaseEstimator):
             shutil.rmtree(temporary, ignore_errors=True)
             raise
 
+    def _state(self) -> dict[str, np.ndarray]:
+        """Learnt attributes as named arrays; 'weights_/x' is entry x of the mapping `weights_`."""
+        state: dict[str, np.ndarray] = {}
+        for name, value in vars(self).items():
+            if not name.endswith("_") or name.startswith("_") or name in ("n_features_in_", "feature_names_in_"):
+                continue
+            if isinstance(value, dict):
+                state.update({f"{name}/{key}": np.asarray(entry) for key, entry in value.items()})
+            elif value is not None:
+                state[name] = np.asarray(value)
+        return state
+
+    def _restore(self, state: dict[str, np.ndarray]) -> None:
+        for name, value in state.items():
+            attribute, _, key = name.partition("/")
+            if key:
+                self.__dict__.setdefault(attribute, {})[key] = value
+            else:
+                setattr(self, attribute, value if value.ndim else value[()])
+
+
+class CodeEstimator(TransformerMixin, SavedEstimator):
+    """Base of the compressors: vectors (n, d) float32 to codes (n, b) uint8.
+
+    A subclass learns in `_learn(X)` attributes that end in an underscore and are arrays, numbers or mappings of arrays,
+    gives `_encode(X) -> (n, b) uint8` and `_decode(codes) -> (n, d) float32`, and sets `bytes_per_vector`. Everything
+    learnt is saved.
+    """
+
+    def fit(self, X: np.ndarray, y: Any = None) -> CodeEstimator:
+        """Learn from vectors (n, d). Raises: ShapeError or ValueError for NaN, infinity and wrong shapes."""
+        self._learn(self._check(X, reset=True))
+        return self
+
+    def transform(self, X: np.ndarray) -> np.ndarray:
+        """Vectors (n, d) to codes (n, bytes_per_vector) uint8."""
+        check_is_fitted(self)
+        return self._encode(self._check(X, reset=False))
+
+    def inverse_transform(self, codes: np.ndarray) -> np.ndarray:
+        """Codes (n, bytes_per_vector) to the vectors (n, d) float32 they stand for."""
+        return self._decode(self._check_codes(codes))
+
+    def scorer(self, queries: np.ndarray) -> Scorer:
+        """Queries (q, d) to a function from codes (m, b) to asymmetric inner products (q, m) float32."""
+        check_is_fitted(self)
+        queries = self._check(queries, reset=False)
+
+        def score(codes: np.ndarray) -> np.ndarray:
+            return queries @ self.inverse_transform(codes).T
+
+        return score
+
+    @property
+    def bytes_per_vector(self) -> int:
+        """Bytes of one code, everything that is stored for each vector included."""
+        raise AttributeError(f"{type(self).__name__} does not say how many bytes a code has.")
+
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = []
@@ -122,29 +146,9 @@ class CodeEstimator(TransformerMixin, BaseEstimator):
             raise ShapeError(f"codes are {codes.dtype} of shape {codes.shape}; {expected}.")
         return np.ascontiguousarray(codes)
 
-    def _state(self) -> dict[str, np.ndarray]:
-        """Learnt attributes as named arrays; 'weights_/x' is entry x of the mapping `weights_`."""
-        state: dict[str, np.ndarray] = {}
-        for name, value in vars(self).items():
-            if not name.endswith("_") or name.startswith("_") or name in ("n_features_in_", "feature_names_in_"):
-                continue
-            if isinstance(value, dict):
-                state.update({f"{name}/{key}": np.asarray(entry) for key, entry in value.items()})
-            elif value is not None:
-                state[name] = np.asarray(value)
-        return state
 
-    def _restore(self, state: dict[str, np.ndarray]) -> None:
-        for name, value in state.items():
-            attribute, _, key = name.partition("/")
-            if key:
-                self.__dict__.setdefault(attribute, {})[key] = value
-            else:
-                setattr(self, attribute, value if value.ndim else value[()])
-
-
-def load_compressor(path: str | Path) -> CodeEstimator:
-    """Read what `CodeEstimator.save` wrote.
+def load_compressor(path: str | Path) -> Any:
+    """Read the estimator that its `save` wrote.
 
     Raises: NotFoundError where nothing is, CorruptionError where a byte is not what was written.
     """
@@ -164,7 +168,7 @@ def load_compressor(path: str | Path) -> CodeEstimator:
         raise CorruptionError(f"'{path / 'learnt.safetensors'}' differs from its checksum; write the compressor again.")
     room = importlib.import_module("isometry.compression")
     kind = getattr(room, manifest["part"], None) if manifest["part"] in room.__all__ else None
-    if not (isinstance(kind, type) and issubclass(kind, CodeEstimator)):
+    if not (isinstance(kind, type) and issubclass(kind, SavedEstimator)):
         raise CorruptionError(f"'{path / 'manifest.json'}' names the unknown part '{manifest['part']}'.")
     try:
         estimator = kind(**manifest["parameters"])

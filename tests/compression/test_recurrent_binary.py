@@ -1,0 +1,175 @@
+"""Recurrent binary codes: levels, packing, distances, gradients and compatible training."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from isometry.compression import RecurrentBinary, SignBinarizer, load_compressor
+from isometry.compression._contrast import hard_negative_loss, known_positive_loss, sign
+from isometry.errors import InputError, ShapeError
+from isometry.types import Compressor
+
+
+def pairs(n=600, d=24, noise=0.25, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, d)).astype(np.float32)
+    y = x + noise * rng.standard_normal((n, d)).astype(np.float32)
+    return x / np.linalg.norm(x, axis=1, keepdims=True), y / np.linalg.norm(y, axis=1, keepdims=True)
+
+
+def fitted(**changes):
+    x, y = pairs()
+    return RecurrentBinary(**{"dimension": 16, "hidden": 32, "epochs": 2, "batch_size": 128, **changes}).fit(x, y), x, y
+
+
+def test_sign_passes_the_gradient_inside_one_only():
+    x = torch.tensor([-2.0, -1.0, -0.3, 0.0, 1.0, 1.01], requires_grad=True)
+    upstream = torch.arange(1.0, 7.0)
+    out = sign(x)
+    out.backward(upstream)
+    assert out.tolist() == [-1, -1, -1, 1, 1, 1]
+    assert x.grad.tolist() == [0, 2, 3, 4, 5, 0]
+    assert upstream.tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_hard_negative_loss_by_hand():
+    a = torch.eye(3)
+    b = torch.tensor([[1.0, 0, 0], [0.6, 0.8, 0], [0, 0, 1.0]])
+    expected = [np.log(1 + np.exp(0.6 - 1)), np.log(1 + np.exp(0.0 - 0.8)), np.log(1 + np.exp(0.0 - 1))]
+    got = hard_negative_loss(a, b, torch.arange(3), 1.0, 1)
+    assert got.item() == pytest.approx(np.mean(expected), abs=1e-6)
+    same = hard_negative_loss(a, b, torch.zeros(3, dtype=torch.long), 1.0, 1)
+    assert same.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_known_positive_loss_never_hides_the_diagonal():
+    q, d = torch.eye(2), torch.tensor([[1.0, 0], [0, 1.0], [0.5, 0.5]])
+    everything = torch.ones(2, 3, dtype=torch.bool)
+    assert known_positive_loss(q, d, everything, 1.0).item() == pytest.approx(0, abs=1e-6)
+    none = known_positive_loss(q, d, ~everything, 1.0).item()
+    assert none == pytest.approx(np.log(np.e + 1 + np.exp(0.5)) - 1, abs=1e-6)
+
+
+@pytest.mark.parametrize("hidden", [0, 32])
+@pytest.mark.parametrize("loops", [0, 1, 2])
+def test_levels_packing_and_lengths(loops, hidden):
+    code, x, _ = fitted(loops=loops, hidden=hidden)
+    assert isinstance(code, Compressor)
+    b = code.values(x)
+    levels = {sum(s * 2.0**-i for i, s in enumerate(signs)) for signs in np.ndindex(*[2] * (loops + 1))}
+    levels = {2 * level - sum(2.0**-i for i in range(loops + 1)) for level in levels}
+    assert set(np.unique(b)) <= levels
+    if loops == 1:
+        high = (np.abs(b) == 1.5).sum(axis=1)
+        np.testing.assert_allclose((b**2).sum(axis=1), 2.25 * high + 0.25 * (16 - high))
+    codes = code.transform(x)
+    assert codes.shape == (600, code.bytes_per_vector) and code.bytes_per_vector == (loops + 1) * 2 + 2
+    planes, inverse = code.planes(codes)
+    signs = np.unpackbits(planes, axis=2)[:, :, :16].astype(np.float32) * 2 - 1
+    np.testing.assert_array_equal((signs * 2.0 ** -np.arange(loops + 1)[:, None]).sum(axis=1), b)
+    np.testing.assert_allclose(inverse, 1 / np.linalg.norm(b, axis=1), rtol=1e-3)
+
+
+def test_cosines_follow_from_bit_counts():
+    code, x, _ = fitted(loops=1)
+    b, codes = code.values(x), code.transform(x)
+    planes, _ = code.planes(codes)
+    bits = np.unpackbits(planes, axis=2)[:, :, :16].astype(int)
+    inner = np.zeros((5, 600))
+    for i in range(2):
+        for j in range(2):
+            hamming = (bits[:5, None, i] != bits[None, :, j]).sum(axis=2)
+            inner += 2.0 ** -(i + j) * (16 - 2 * hamming)
+    np.testing.assert_array_equal(inner, b[:5] @ b.T)
+    cosine = inner / np.linalg.norm(b[:5], axis=1)[:, None] / np.linalg.norm(b, axis=1)
+    np.testing.assert_allclose(code.symmetric_scorer(x[:5])(codes), cosine, rtol=2e-3, atol=1e-3)
+    plain, x, _ = fitted(loops=0)
+    bits = np.unpackbits(plain.planes(plain.transform(x))[0], axis=2)[:, 0, :16]
+    hamming = (bits[:5, None] != bits[None]).sum(axis=2)
+    np.testing.assert_allclose(plain.symmetric_scorer(x[:5])(plain.transform(x)), 1 - 2 * hamming / 16, atol=1e-3)
+
+
+def test_table_of_two_bit_groups():
+    levels = np.array([-1.5, -0.5, 0.5, 1.5])
+    grid = np.array([(a, b) for a in levels for b in levels])
+    table = 2 * grid @ grid.T + 9
+    np.testing.assert_array_equal(table, table.T)
+    np.testing.assert_array_equal(table + table[:, ::-1], np.full((16, 16), 18))
+    assert table.min() == 0 and table.max() == 18
+    assert [tuple(at) for at in np.argwhere(table == 18)] == [(i, i) for i in (0, 3, 12, 15)]
+
+
+def test_scoring_decoding_and_saving(tmp_path):
+    code, x, _ = fitted()
+    codes = code.transform(x)
+    np.testing.assert_allclose(code.scorer(x[:4])(codes), x[:4] @ code.inverse_transform(codes).T, atol=1e-5)
+    code.save(tmp_path / "rb")
+    again = load_compressor(tmp_path / "rb")
+    np.testing.assert_array_equal(again.transform(x), codes)
+    again_codes = fitted()[0].transform(x)
+    np.testing.assert_array_equal(again_codes, codes)
+
+
+def test_folded_network_equals_the_trained_one():
+    from isometry.compression.recurrent_binary import _Network
+
+    x, _ = pairs()
+    head = RecurrentBinary(16, hidden=32, blocks=2, loops=1)
+    network = _Network(head, 24, 16)
+    network(torch.from_numpy(x))
+    network.blocks.eval()
+    head.n_features_in_, head.weights_, head.decoder_ = 24, network.exported(), None
+    np.testing.assert_array_equal(head._bits(x), network(torch.from_numpy(x)).detach().numpy())
+
+
+def recall(scores, n=10):
+    rank = (scores > np.diag(scores)[:, None]).sum(axis=1)
+    return (rank < n).mean()
+
+
+def test_training_beats_untrained_signs_at_equal_bits():
+    rng = np.random.default_rng(0)
+    mix = rng.standard_normal((8, 64)).astype(np.float32)
+    clean = rng.standard_normal((3000, 8)).astype(np.float32) @ mix
+    x, y = (clean + 3 * rng.standard_normal((3000, 64)).astype(np.float32) for _ in range(2))
+    learnt = RecurrentBinary(16, loops=1, hidden=64, epochs=8, batch_size=256).fit(x[:2500], y[:2500])
+    plain = SignBinarizer(32).fit(y[:2500])
+    scores = [e.symmetric_scorer(x[2500:])(e.transform(y[2500:])) for e in (learnt,)]
+    signs = [np.unpackbits(plain.transform(v[2500:]), axis=1).astype(float) * 2 - 1 for v in (x, y)]
+    assert recall(scores[0]) > recall(signs[0] @ signs[1].T) + 0.05
+
+
+def test_compatible_codes_are_searchable_beside_the_old_ones():
+    rng = np.random.default_rng(1)
+    old_x, old_y = pairs(1500, 24, 0.2)
+    turn = np.linalg.qr(rng.standard_normal((24, 24)))[0].astype(np.float32)
+    new_x, new_y = old_x @ turn, old_y @ turn
+    settings = {"dimension": 24, "hidden": 64, "epochs": 6, "batch_size": 250}
+    old = RecurrentBinary(**settings).fit(old_x[:1250], old_y[:1250])
+    alone = RecurrentBinary(**settings, random_state=1).fit(new_x[:1250], new_y[:1250])
+    together = RecurrentBinary(**settings, random_state=1).fit_compatible(
+        new_x[:1250], new_y[:1250], old, old_x[:1250], old_y[:1250]
+    )
+    index = old.transform(old_y[1250:])
+    across = [recall(e.symmetric_scorer(new_x[1250:])(index)) for e in (alone, together)]
+    assert across[0] < 0.2 and across[1] > 0.7
+    with pytest.raises(InputError, match="at least 24"):
+        RecurrentBinary(8).fit_compatible(new_x, new_y, old, old_x, old_y)
+    with pytest.raises(ShapeError, match="older embeddings"):
+        RecurrentBinary(24).fit_compatible(new_x, new_y, old, old_x[:3], old_y)
+
+
+def test_bad_input_is_named():
+    x, y = pairs(50)
+    with pytest.raises(InputError, match="too few"):
+        RecurrentBinary().fit(x[:2], y[:2])
+    with pytest.raises(ShapeError, match="pair by pair"):
+        RecurrentBinary().fit(x, y[:, :3])
+    with pytest.raises(ShapeError, match="labels"):
+        RecurrentBinary().fit(x, y, labels=np.arange(3))
+    with pytest.raises(InputError, match="optimiser"):
+        RecurrentBinary(optimiser="adam").fit(x, y)
+    with pytest.raises(ValueError, match="NaN"):
+        RecurrentBinary().fit(np.full_like(x, np.nan), y)
