@@ -130,7 +130,8 @@ def test_same_seed_gives_the_same_bytes_in_another_process_and_after_saving(tmp_
     program = (
         "import numpy as np, sys; from isometry.compression import FixedDimensionalEncoding as F;"
         f"x = np.load({str(tmp_path / 'x.npy')!r});"
-        "e = F(3, 4, 5, final=64).fit(x); sys.stdout.buffer.write(e.encode_documents(x, np.array([0, 7, 16])).tobytes())"
+        "e = F(3, 4, 5, final=64).fit(x);"
+        "sys.stdout.buffer.write(e.encode_documents(x, np.array([0, 7, 16])).tobytes())"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout == expected
 

@@ -1,7 +1,10 @@
 """Makes vectors smaller: scikit-learn estimators from float vectors to byte codes, and what their bytes cost."""
 
 from isometry.compression._base import CodeEstimator, SavedEstimator, load_compressor
+from isometry.compression.contrastive_pq import ContrastivePQ
+from isometry.compression.fine_head import FineHead
 from isometry.compression.fixed_dimensional import FixedDimensionalEncoding
+from isometry.compression.locality import PairBatch, locality_batches
 from isometry.compression.product import ProductQuantizer
 from isometry.compression.rabitq import RaBitQ
 from isometry.compression.recurrent_binary import RecurrentBinary
@@ -11,7 +14,10 @@ from isometry.compression.truncate import Truncate
 
 __all__ = [
     "CodeEstimator",
+    "ContrastivePQ",
+    "FineHead",
     "FixedDimensionalEncoding",
+    "PairBatch",
     "ProductQuantizer",
     "RaBitQ",
     "RecurrentBinary",
@@ -20,4 +26,5 @@ __all__ = [
     "SignBinarizer",
     "Truncate",
     "load_compressor",
+    "locality_batches",
 ]

@@ -23,7 +23,7 @@ _FORMAT = "isometry-compressor@1"
 
 
 class SavedEstimator(BaseEstimator):
-    """An estimator whose learnt state is arrays, numbers and mappings of arrays in attributes ending in an underscore."""
+    """An estimator whose learnt state is arrays, numbers and mappings of arrays in attributes ending in "_"."""
 
     @property
     def shared_bytes(self) -> int:

@@ -27,7 +27,7 @@ def sign(x: Tensor) -> Tensor:
 
 
 def hard_negative_loss(anchors: Tensor, others: Tensor, labels: Tensor, temperature: float, negatives: int) -> Tensor:
-    """Cross-entropy of row pairs (n, m), (n, m) over the positive and the `negatives` most similar others, one direction.
+    """Cross-entropy of row pairs (n, m), (n, m): the positive against the `negatives` most similar others, one way.
 
     Similarity is the cosine over `temperature`; rows with the anchor's label (n,) are no negatives. Paper 18.
     """

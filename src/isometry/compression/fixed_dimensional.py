@@ -28,7 +28,7 @@ def gray_code(rank: np.ndarray) -> np.ndarray:
 
 
 class FixedDimensionalEncoding(SavedEstimator):
-    """MUVERA's encodings: for queries and documents different sums of randomly bucketed, randomly projected token vectors.
+    """MUVERA's encodings: for queries and documents different sums of bucketed, randomly projected token vectors.
 
     Paper: 32. For each of R repetitions tokens fall into 2^k_sim buckets by the signs of k_sim random directions and
     are projected to `projected` coordinates. A query's block is the sum of its tokens in the bucket; a document's block
