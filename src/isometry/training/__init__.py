@@ -1,1 +1,32 @@
+"""Changing an encoder's weights: losses, negatives, batches and stages, runs, merging."""
 
+from isometry.training.data import DataReport, TrainingData, check_training_data, read_training_data
+from isometry.training.margins import MarginRule
+from isometry.training.run import PRESETS, TrainingRun, preset
+from isometry.training.train import (
+    TrainingResult,
+    TrainingStep,
+    build_loss,
+    load_model,
+    prepare_model,
+    train,
+    train_stages,
+)
+
+__all__ = [
+    "PRESETS",
+    "DataReport",
+    "MarginRule",
+    "TrainingData",
+    "TrainingResult",
+    "TrainingRun",
+    "TrainingStep",
+    "build_loss",
+    "check_training_data",
+    "load_model",
+    "prepare_model",
+    "preset",
+    "read_training_data",
+    "train",
+    "train_stages",
+]

@@ -28,8 +28,14 @@ _STACKS = ("encoder.layer", "layers", "transformer.layer", "encoder.layers")
 
 def layer_count(model: nn.Module) -> int:
     """How many transformer layers a model has."""
-    owner, name = _layer_stack(find_backbone(model))
-    return len(getattr(owner, name))
+    return len(transformer_layers(find_backbone(model)))
+
+
+def transformer_layers(backbone: nn.Module) -> nn.ModuleList:
+    """The layers of a transformers model, first to last."""
+    owner, name = _layer_stack(backbone)
+    layers: nn.ModuleList = getattr(owner, name)
+    return layers
 
 
 def exit_vectors(model: nn.Module, features: dict[str, Any], layers: Iterable[int]) -> dict[int, Tensor]:

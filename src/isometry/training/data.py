@@ -1,0 +1,168 @@
+"""Reading training data by its column names, and looking at it before an hour is spent on it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from isometry.errors import InputError
+from isometry.records import open_source
+
+Kind = Literal["pairs", "graded", "labelled"]
+_ANCHORS = ("anchor", "query", "question", "sentence1", "premise")
+_POSITIVES = ("positive", "document", "answer", "sentence2", "hypothesis")
+_SCORES = ("score", "similarity", "relatedness")
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Columns of equal length, in the order a loss takes them.
+
+    Attributes:
+        kind: "pairs" = anchor, positive and any number of negatives; "graded" = two texts and a score; "labelled" =
+            a text and a label.
+        texts: text columns by name. targets: scores (graded), labels (labelled) or empty.
+        instructions: the instruction of each row's anchor, where the data has a column of them.
+    """
+
+    kind: Kind
+    texts: dict[str, list[str]]
+    targets: list[Any] = field(default_factory=list)
+    instructions: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.texts.values())))
+
+    def rows(self, chosen: Sequence[int]) -> TrainingData:
+        """The same columns, the given rows only."""
+        texts = {name: [column[i] for i in chosen] for name, column in self.texts.items()}
+        return TrainingData(
+            self.kind,
+            texts,
+            [self.targets[i] for i in chosen] if self.targets else [],
+            [self.instructions[i] for i in chosen] if self.instructions else [],
+        )
+
+
+def read_training_data(source: str | Path | Mapping[str, Sequence[Any]], where: str | None = None) -> TrainingData:
+    """Training rows from a file (whatever the records room reads) or from columns in memory.
+
+    Columns are known by name: an anchor (anchor, query, question, sentence1, premise), a positive (positive, document,
+    answer, sentence2, hypothesis), negatives (negative, negative_1, …), a score (score, similarity, relatedness), an
+    instruction; or text and label. Other columns are left alone.
+
+    Args:
+        where: how messages call the data; default the file's name.
+
+    Raises:
+        InputError: no such columns, empty data, a text that is missing, a score that is no number.
+    """
+    if isinstance(source, Mapping):
+        name, columns = where or "the data", {key: list(values) for key, values in source.items()}
+    else:
+        opened = open_source(source)
+        name = where or opened.name
+        columns = {key: [] for key in opened.schema.names}
+        for batch in opened.batches():
+            for key, column in zip(batch.schema.names, batch.columns, strict=True):
+                columns[key] += column.to_pylist()
+    anchor = next((key for key in _ANCHORS if key in columns), None)
+    positive = next((key for key in _POSITIVES if key in columns), None)
+    score = next((key for key in _SCORES if key in columns), None)
+    if anchor is not None and positive is not None:
+        texts = {"anchor": columns[anchor], "positive": columns[positive]}
+        if score is not None:
+            kind: Kind = "graded"
+        else:
+            kind = "pairs"
+            negatives = sorted(key for key in columns if key == "negative" or key.startswith("negative_"))
+            texts |= {key: columns[key] for key in negatives}
+        targets = columns[score] if score is not None else []
+    elif "text" in columns and "label" in columns:
+        kind, texts, targets = "labelled", {"text": columns["text"]}, columns["label"]
+    else:
+        raise InputError(
+            f"{name} has the columns {', '.join(columns) or 'none'}; training takes anchor and positive (or query and "
+            "document, sentence1 and sentence2) with negatives or a score, or text and label"
+        )
+    if not next(iter(texts.values())):
+        raise InputError(f"{name} holds no rows")
+    for key, column in texts.items():
+        for row, value in enumerate(column, start=1):
+            if not isinstance(value, str) or not value.strip():
+                raise InputError(f"{name}, row {row}, column '{key}': an empty text; leave the row out")
+    if kind == "graded":
+        for row, value in enumerate(targets, start=1):
+            if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+                raise InputError(f"{name}, row {row}, column '{score}': '{value}' is no number")
+        targets = [float(value) for value in targets]
+    if kind == "labelled" and any(value is None for value in targets):
+        raise InputError(f"{name}, row {targets.index(None) + 1}, column 'label': no label; leave the row out")
+    instructions = [str(value or "") for value in columns["instruction"]] if "instruction" in columns else []
+    return TrainingData(kind, texts, targets, instructions)
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What a look at the data found, one sentence each: `problems` stop a run, `notes` do not."""
+
+    rows: int
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def check_training_data(
+    data: TrainingData, test: TrainingData | None = None, tokenizer: Any = None, limit: int | None = None
+) -> DataReport:
+    """Look for what spoils a run: leaks into the test data, duplicates, constant labels, texts beyond the limit.
+
+    Args:
+        test: data the model will be judged on. tokenizer, limit: the model's, to count texts that will be cut.
+    """
+    problems, notes = [], []
+    first = next(iter(data.texts))
+    every = [text for column in data.texts.values() for text in column]
+    rows = len(data)
+    distinct = len(set(every))
+    if distinct == 1 and len(every) > 1:
+        problems.append(f"all {len(every)} texts are the same text")
+    repeated = rows - len(set(zip(*data.texts.values(), strict=True)))
+    if repeated:
+        notes.append(f"{repeated} of {rows} rows repeat another row")
+    again = rows - len(set(data.texts[first]))
+    if again > repeated and data.kind == "pairs":
+        notes.append(f"{again} rows share their {first} with another row: in a batch they mask each other")
+    if data.kind == "pairs":
+        same = sum(a == b for a, b in zip(data.texts["anchor"], data.texts["positive"], strict=True))
+        if same:
+            notes.append(f"{same} of {rows} rows have the same text as anchor and positive")
+    if data.kind == "graded":
+        low, high = min(data.targets), max(data.targets)
+        if low == high:
+            problems.append(f"every score is {low:g}, so there is nothing to rank")
+        else:
+            notes.append(f"scores range from {low:g} to {high:g}")
+    if data.kind == "labelled":
+        counts = Counter(map(str, data.targets))
+        if len(counts) < 2:
+            problems.append(f"there is one class only, '{next(iter(counts))}'; training on classes needs two")
+        lonely = [name for name, count in counts.items() if count < 2]
+        if lonely:
+            notes.append(f"{len(lonely)} of {len(counts)} classes have a single text, e.g. '{lonely[0]}'")
+    if test is not None:
+        seen = set(zip(*data.texts.values(), strict=True))
+        leaked = sum(row in seen for row in zip(*test.texts.values(), strict=True))
+        if leaked:
+            problems.append(f"{leaked} of {len(test)} test rows are in the training data")
+        anchors = len(set(data.texts[first]) & set(test.texts[next(iter(test.texts))]))
+        if anchors and not leaked:
+            notes.append(f"{anchors} texts of the test data's first column are in the training data's")
+    if tokenizer is not None and limit is not None:
+        lengths = [len(ids) for ids in tokenizer(list(dict.fromkeys(every)), verbose=False)["input_ids"]]
+        cut = sum(length > limit for length in lengths)
+        if cut:
+            notes.append(f"{cut} of {distinct} texts are longer than the model's {limit} tokens and will be cut")
+    return DataReport(rows, tuple(problems), tuple(notes))

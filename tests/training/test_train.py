@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+
+from isometry.encoders import load_encoder
+from isometry.encoders.text import attention_mode, load_text_model
+from isometry.errors import DivergedError, ExistsError, InputError, NotFoundError
+from isometry.training import TrainingData, TrainingRun, preset, read_training_data, train, train_stages
+from tests.tiny_text import sentences, tiny_model
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("start")
+    tiny_model(folder).save(str(folder / "model"))
+    return str(folder / "model")
+
+
+def pairs(count=24, negatives=0):
+    anchors = sentences(count, 0)
+    texts = {"anchor": anchors, "positive": [f"{text} w1" for text in anchors]}
+    texts |= {f"negative_{i + 1}": sentences(count, 7 + i) for i in range(negatives)}
+    return TrainingData("pairs", texts)
+
+
+def run_of(start, name="contrastive", **changes):
+    options = {"model": start, "steps": 6, "batch_size": 8, "learning_rate": 1e-3, "save_every": 3, **changes}
+    return preset(name, **options)
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def same(first, second):
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_trains_saves_and_repeats_itself(start, tmp_path):
+    steps = []
+    result = train(run_of(start), tmp_path / "a", data=pairs(), progress=lambda step: steps.append(step))
+    assert result.steps == 6 and result.losses[-1][1] < result.losses[0][1]
+    assert [step.step for step in steps] == [1, 2, 3, 4, 5, 6] and steps[-1].total == 6
+    assert steps[-1].loss is not None and steps[-1].rows_per_second > 0
+    assert not same(weights(tmp_path / "a"), load_file(f"{start}/model.safetensors"))
+    train(run_of(start), tmp_path / "b", data=pairs())
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    train(run_of(start, seed=1), tmp_path / "c", data=pairs())
+    assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+    assert TrainingRun.from_json(tmp_path / "a" / "isometry_run.json") == run_of(start)
+    assert list((tmp_path / "a.training" / "tensorboard").iterdir())
+    assert not list((tmp_path / "a.training").glob("checkpoint-*"))
+    card = (tmp_path / "a" / "README.md").read_text()
+    assert "InfoNCE" in card and "sentence-transformers" in card
+    texts = sentences(5, 3)
+    theirs = SentenceTransformer(str(tmp_path / "a"), device="cpu").encode(texts)
+    np.testing.assert_allclose(load_encoder(str(tmp_path / "a")).encode(texts), theirs, atol=1e-5)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights(start, tmp_path):
+    train(run_of(start), tmp_path / "whole", data=pairs())
+    with pytest.raises(KeyboardInterrupt):
+        train(run_of(start), tmp_path / "m", data=pairs(), progress=lambda step: step.step < 4)
+    assert not (tmp_path / "m").exists() and list((tmp_path / "m.training").glob("checkpoint-4"))
+    with pytest.raises(InputError, match="other settings"):
+        train(run_of(start, seed=3), tmp_path / "m", data=pairs(), resume=True)
+    result = train(run_of(start), tmp_path / "m", data=pairs(), resume=True)
+    assert result.steps == 6
+    assert same(weights(tmp_path / "m"), weights(tmp_path / "whole"))
+    with pytest.raises(ExistsError):
+        train(run_of(start), tmp_path / "m", data=pairs())
+    with pytest.raises(NotFoundError, match="nothing to resume"):
+        train(run_of(start), tmp_path / "n", data=pairs(), resume=True)
+
+
+def test_a_loss_that_is_no_number_stops_with_the_batch_and_the_checkpoint_named(start, tmp_path, monkeypatch):
+    from isometry.training.losses import InfoNCE
+
+    real, calls = InfoNCE.compute_loss_from_embeddings, []
+
+    def broken(self, *args, **kwargs):
+        calls.append(1)
+        return real(self, *args, **kwargs) * (float("nan") if len(calls) == 5 else 1.0)
+
+    monkeypatch.setattr(InfoNCE, "compute_loss_from_embeddings", broken)
+    with pytest.raises(DivergedError, match=r"step 5 is nan; its batch begins with the text 'w\d+ .*checkpoint-3'"):
+        train(run_of(start), tmp_path / "m", data=pairs())
+    assert not (tmp_path / "m").exists()
+    load_text_model(tmp_path / "m.training" / "checkpoint-3")
+
+
+def test_broken_weights_are_never_saved(start, tmp_path, monkeypatch):
+    from isometry.training.losses import InfoNCE
+
+    def poison(self, embeddings, *args, **kwargs):
+        return torch.sqrt((embeddings[0] * 0).sum())  # value 0, gradient no number
+
+    monkeypatch.setattr(InfoNCE, "compute_loss_from_embeddings", poison)
+    with pytest.raises(DivergedError, match="after step 1"):
+        train(run_of(start, steps=3, save_every=1), tmp_path / "m", data=pairs())
+
+
+@pytest.mark.parametrize(
+    "name", ["pooling", "starbucks", "nv-embed", "kalm", "2dmse", "lg-anna", "sitemb", "gistembed"]
+)
+def test_every_preset_takes_a_step(name, start, tmp_path):
+    changes = {"guide": start} if name == "gistembed" else {}
+    run = run_of(start, name, steps=2, **changes)
+    result = train(run, tmp_path / "m", data=pairs())
+    assert result.steps == 2 and all(np.isfinite(loss) for _, loss in result.losses)
+    assert np.isfinite(load_text_model(tmp_path / "m", device="cpu").encode(["w1 w2"])).all()
+    if run.mine:
+        assert "candidates" in result.notes[0]
+
+
+def test_graded_and_labelled_data(start, tmp_path):
+    graded = TrainingData("graded", {"anchor": sentences(12), "positive": sentences(12, 1)}, [i / 2 for i in range(12)])
+    assert train(run_of(start, "graded", steps=2), tmp_path / "g", data=graded).steps == 2
+    labelled = TrainingData("labelled", {"text": sentences(12)}, ["a", "b", "c"] * 4)
+    assert train(run_of(start, steps=2), tmp_path / "l", data=labelled).steps == 2
+    own = run_of(start, steps=2, in_batch=False, hard="own")
+    assert train(own, tmp_path / "o", data=labelled).steps == 2
+    with pytest.raises(InputError, match="cosent"):
+        train(run_of(start), tmp_path / "x", data=graded)
+    with pytest.raises(InputError, match="--mine"):
+        train(own, tmp_path / "x", data=pairs())
+
+
+def test_holding_out_stops_early_and_reports(start, tmp_path):
+    run = run_of(start, hold_out=0.25, patience=1, learning_rate=0.5, steps=12, save_every=2)
+    result = train(run, tmp_path / "m", data=pairs(32))
+    assert result.evaluation_losses and result.steps < 12
+    with pytest.raises(InputError, match="held out"):
+        preset("contrastive", patience=2)
+
+
+def test_adapters_are_merged_into_ordinary_weights(start, tmp_path):
+    train(run_of(start, lora=4, learning_rate=1e-2), tmp_path / "m", data=pairs())
+    trained, before = weights(tmp_path / "m"), load_file(f"{start}/model.safetensors")
+    assert trained.keys() == before.keys()
+    changed = {name for name in before if not torch.equal(trained[name], before[name])}
+    assert changed and all("attention.self" in name for name in changed)
+    with pytest.raises(InputError, match="adapters"):
+        train(run_of(start, lora=4), tmp_path / "n", data=pairs(), resume=True)
+
+
+def test_frozen_layers_stay(start, tmp_path):
+    train(run_of(start, freeze=3), tmp_path / "m", data=pairs())
+    trained, before = weights(tmp_path / "m"), load_file(f"{start}/model.safetensors")
+    changed = {name for name in before if not torch.equal(trained[name], before[name])}
+    assert changed and all(name.startswith("encoder.layer.3") for name in changed)
+    with pytest.raises(InputError, match="at most 3"):
+        train(run_of(start, freeze=4), tmp_path / "x", data=pairs())
+
+
+def test_instructions_reach_the_anchor_and_the_saved_prompt(start, tmp_path):
+    train(run_of(start, instruction="w5 w6", steps=2), tmp_path / "m", data=pairs())
+    assert load_text_model(tmp_path / "m").prompts["query"] == "Instruct: w5 w6\nQuery: "
+    rows = TrainingData("pairs", pairs().texts, [], ["w9"] * 24)
+    assert train(run_of(start, steps=2), tmp_path / "r", data=rows).steps == 2
+
+
+def test_bfloat16_and_gradient_caching(start, tmp_path):
+    assert train(run_of(start, precision="bfloat16", steps=2), tmp_path / "b", data=pairs()).steps == 2
+    cached = train(run_of(start, mini_batch_size=3, steps=2), tmp_path / "c", data=pairs())
+    assert cached.steps == 2
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "mistral"])
+def test_decoders_switch_their_mask_and_train(kind, tmp_path):
+    tiny_model(tmp_path, kind, layers=2).save(str(tmp_path / "start"))
+    run = run_of(str(tmp_path / "start"), attention="bidirectional", pooling="latent", steps=2)
+    train(run, tmp_path / "m", data=pairs())
+    assert attention_mode(load_text_model(tmp_path / "m", device="cpu")) == "bidirectional"
+
+
+def test_stages_hand_the_model_on(start, tmp_path):
+    stages = [run_of(start, steps=2), run_of("ignored", steps=2, in_batch=False, hard="own")]
+    data = tmp_path / "rows.jsonl"
+    rows = pairs(16, negatives=1).texts
+    data.write_text("\n".join(json.dumps({k: v[i] for k, v in rows.items()}) for i in range(16)))
+    from dataclasses import replace
+
+    results = train_stages([replace(stage, data=str(data)) for stage in stages], tmp_path / "m")
+    assert [result.steps for result in results] == [2, 2]
+    assert not same(weights(tmp_path / "m.stage-1"), weights(tmp_path / "m"))
+    assert TrainingRun.from_json(tmp_path / "m" / "isometry_run.json").model == str(tmp_path / "m.stage-1")
+
+
+def test_folders_that_want_code_are_refused(start, tmp_path):
+    import shutil
+
+    shutil.copytree(start, tmp_path / "evil")
+    config = json.loads((tmp_path / "evil" / "config.json").read_text())
+    (tmp_path / "evil" / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "x.Y"}}))
+    with pytest.raises(InputError, match="code of its own"):
+        train(run_of(str(tmp_path / "evil")), tmp_path / "m", data=pairs())
+
+
+def test_data_files_and_their_faults(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("query,document,negative\na b,c d,e\n")
+    data = read_training_data(path)
+    assert data.kind == "pairs" and data.texts == {"anchor": ["a b"], "positive": ["c d"], "negative": ["e"]}
+    with pytest.raises(InputError, match=r"row 2, column 'anchor': an empty text"):
+        read_training_data({"anchor": ["a", " "], "positive": ["b", "c"]})
+    with pytest.raises(InputError, match=r"row 1, column 'score': 'x' is no number"):
+        read_training_data({"sentence1": ["a"], "sentence2": ["b"], "score": ["x"]})
+    with pytest.raises(InputError, match="has the columns title"):
+        read_training_data({"title": ["a"]})
+    with pytest.raises(InputError, match="no rows"):
+        read_training_data({"anchor": [], "positive": []})
+    with pytest.raises(InputError, match="row 2, column 'label'"):
+        read_training_data({"text": ["a", "b"], "label": ["x", None]})
+
+
+def test_run_files_name_the_nearest_setting(tmp_path):
+    (tmp_path / "run.json").write_text('{"temprature": 1}')
+    with pytest.raises(InputError, match="did you mean 'temperature'"):
+        TrainingRun.from_json(tmp_path / "run.json")
+    with pytest.raises(NotFoundError, match="did you mean 'starbucks'"):
+        preset("starbuck")
