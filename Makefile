@@ -18,7 +18,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo
-	@$(BIN)/isometry demo --port $(PORT)
+	@$(BIN)/isometry demo --into .demo/arxiv-papers --port $(PORT)
 
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest -n $(WORKERS)

@@ -65,7 +65,11 @@ class _PlainProgress:
             return
         self._said = now
         rate = done / max(now - self._started, 1e-9)
-        left = f" of {total:,}, {rate:,.0f}/s, {(total - done) / max(rate, 1e-9):,.0f} s left" if total else f", {rate:,.0f}/s"
+        left = (
+            f" of {total:,}, {rate:,.0f}/s, {(total - done) / max(rate, 1e-9):,.0f} s left"
+            if total
+            else f", {rate:,.0f}/s"
+        )
         tell(f"{self._what}: {done:,}{left}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -23,11 +23,17 @@ def index(
     text: Annotated[str | None, typer.Option("--text", help="columns to search, as title,abstract")] = None,
     image: Annotated[str | None, typer.Option("--image", help="column that holds pictures")] = None,
     id: Annotated[str | None, typer.Option("--id", help="column that holds the ids")] = None,
-    lists: Annotated[str | None, typer.Option("--lists", help="text columns to split into lists, as categories,tags")] = None,
+    lists: Annotated[
+        str | None, typer.Option("--lists", help="text columns to split into lists, as categories,tags")
+    ] = None,
     types: Annotated[str | None, typer.Option("--types", help="column types, as year=int,code=string")] = None,
-    format: Annotated[str | None, typer.Option("--format", help="of the source, where its name does not say it")] = None,
+    format: Annotated[
+        str | None, typer.Option("--format", help="of the source, where its name does not say it")
+    ] = None,
     encoder: Annotated[str, typer.Option("--encoder", help="model folder or name")] = "default",
-    on_bad_row: Annotated[str, typer.Option("--on-bad-row", help="error: stop before writing; skip: set aside")] = "error",
+    on_bad_row: Annotated[
+        Literal["error", "skip"], typer.Option("--on-bad-row", help="error: stop before writing; skip: set aside")
+    ] = "error",
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
 ) -> None:
     """Read records into a collection. Run it again to bring changes in, or to go on after a break."""
@@ -41,9 +47,16 @@ def index(
     )  # fmt: skip
     for note in given.notes:
         tell(note)
-    with progress_bar("checking", show=not as_json) as on_check, progress_bar("indexing", show=not as_json) as on_progress:
+    with (
+        progress_bar("checking", show=not as_json) as on_check,
+        progress_bar("indexing", show=not as_json) as on_progress,
+    ):
         report = ingest(
-            given, into, load_encoder=lambda held: _load(encoder, held, tell), on_check=on_check, on_progress=on_progress
+            given,
+            into,
+            load_encoder=lambda held: _load(encoder, held, tell),
+            on_check=on_check,
+            on_progress=on_progress,
         )
     if as_json:
         print_json(report.to_dict())

@@ -26,9 +26,15 @@ def info(
         print_json(found)
         return
     encoder = found["encoder"]
-    print(f"{found['collection']}: {found['records']:,} records, {found['dimension']} dimensions, version {found['version']}")
+    print(
+        f"{found['collection']}: {found['records']:,} records, {found['dimension']} dimensions, version {found['version']}"
+    )
     print(f"encoder: {encoder['name']} ({encoder['fingerprint']})" if encoder else "encoder: none, vectors are given")
-    print(f"on disk {found['bytes_on_disk'] / 1e6:,.1f} MB, in memory for searching {found['bytes_in_memory'] / 1e6:,.1f} MB")
+    print(
+        f"on disk {found['bytes_on_disk'] / 1e6:,.1f} MB, in memory for searching {found['bytes_in_memory'] / 1e6:,.1f} MB"
+    )
     print(f"text searched: {', '.join(found['text_columns']) or 'none'}")
     for column in found["columns"]:
-        print(f"  {column['name']}: {column['type']}" + (f" ({column['role']})" if column["role"] != "attribute" else ""))
+        print(
+            f"  {column['name']}: {column['type']}" + (f" ({column['role']})" if column["role"] != "attribute" else "")
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -19,16 +19,24 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def search(
     collection: Annotated[Path, typer.Argument(help="the collection's folder")],
-    query: Annotated[str | None, typer.Argument(help="words; leave out with --like, --image, --queries or to browse")] = None,
+    query: Annotated[
+        str | None, typer.Argument(help="words; leave out with --like, --image, --queries or to browse")
+    ] = None,
     k: Annotated[int, typer.Option("-k", help="number of hits")] = 10,
     offset: Annotated[int, typer.Option("--offset", help="leave out so many first hits")] = 0,
-    where: Annotated[str | None, typer.Option("--where", help="filter, as  year(created) >= 2018 AND 'cs.IR' IN categories")] = None,
-    mode: Annotated[str, typer.Option("--mode", help="vector, text or hybrid")] = "vector",
+    where: Annotated[
+        str | None, typer.Option("--where", help="filter, as  year(created) >= 2018 AND 'cs.IR' IN categories")
+    ] = None,
+    mode: Annotated[
+        Literal["vector", "text", "hybrid"], typer.Option("--mode", help="vector, text or hybrid")
+    ] = "vector",
     like: Annotated[str | None, typer.Option("--like", help="find others like the record with this id")] = None,
     image: Annotated[Path | None, typer.Option("--image", help="find by a picture")] = None,
     queries: Annotated[str | None, typer.Option("--queries", help="file with a query a line (or - for stdin)")] = None,
     sort: Annotated[str | None, typer.Option("--sort", help="order of the most relevant, as 'created desc'")] = None,
-    facets: Annotated[str | None, typer.Option("--facets", help="count values of attributes, as primary_category,year(created)")] = None,
+    facets: Annotated[
+        str | None, typer.Option("--facets", help="count values of attributes, as primary_category,year(created)")
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="say which plan ran and what each stage cost")] = False,
     encoder: Annotated[str | None, typer.Option("--encoder", help="where the model is now, if it has moved")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
@@ -45,11 +53,11 @@ def search(
         if queries is not None:
             if query is not None or like is not None or image is not None:
                 raise InputError("give a query or a file of queries, not both")
-            results = opened.search_many(_read_queries(queries), k=k, where=where, mode=mode)  # type: ignore[arg-type]
+            results = opened.search_many(_read_queries(queries), k=k, where=where, mode=mode)
             _print_many(results, as_json)
             return
         result = opened.search(
-            query, like=like, image=image, k=k, offset=offset, where=where, mode=mode, explain=explain, sort=sort,  # type: ignore[arg-type]
+            query, like=like, image=image, k=k, offset=offset, where=where, mode=mode, explain=explain, sort=sort,
         )  # fmt: skip
         counts = opened.facets([one.strip() for one in facets.split(",")], where=where) if facets else None
     if as_json:

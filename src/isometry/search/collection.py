@@ -98,7 +98,9 @@ class Collection:
         if dimension is None or not 1 <= dimension <= 65536:
             raise InputError(f"a collection needs an encoder, or a dimension from 1 to 65536 (given: {dimension})")
         fields = pa.schema([] if schema is None else schema)
-        missing = [name for name in [*text_columns, *([image_column] if image_column else [])] if name not in fields.names]
+        missing = [
+            name for name in [*text_columns, *([image_column] if image_column else [])] if name not in fields.names
+        ]
         if missing:
             raise InputError(f"there is no column '{missing[0]}'; there are: {', '.join(fields.names)}")
         columns = make_columns(fields, text_columns, image_column)
@@ -225,15 +227,15 @@ class Collection:
                 "dimension": meta["dimension"],
                 "metric": meta["details"]["metric"],
                 "bytes_on_disk": sum(file.stat().st_size for file in files),
-                "bytes_in_memory": int(snapshot.view.rows.nbytes + snapshot.view.live.nbytes + snapshot.view.index_bytes),
+                "bytes_in_memory": int(
+                    snapshot.view.rows.nbytes + snapshot.view.live.nbytes + snapshot.view.index_bytes
+                ),
                 "format": meta["format"],
                 "version": meta["version"],
                 "segments": len(read_segments(snapshot.connection)),
                 "ended_rows": meta["tombstones"],
                 "indexes": [{"kind": "flat", "exact": True, "complete": True}],
-                "columns": [
-                    {"name": one.name, "type": str(one.arrow), "role": one.role} for one in snapshot.columns
-                ],
+                "columns": [{"name": one.name, "type": str(one.arrow), "role": one.role} for one in snapshot.columns],
                 "text_columns": [one.name for one in snapshot.columns if one.role == "text"],
                 "last_index": meta["details"].get("last_index"),
             }
@@ -266,7 +268,9 @@ class Collection:
             columns = database.read_columns(connection)
             view = VectorView(connection, meta["version"], meta["dimension"], self.path, self._cache)
             if len(view.rows) - np.count_nonzero(~view.live) != meta["records"]:
-                raise CorruptionError(f"{self.path}: records and vectors do not match; run 'isometry verify {self.path}'")
+                raise CorruptionError(
+                    f"{self.path}: records and vectors do not match; run 'isometry verify {self.path}'"
+                )
             state = (meta["version"], meta, columns, view)
             self._latest = state
             return state
@@ -288,7 +292,9 @@ class Collection:
             sql = f"SELECT count(*) FROM {compiled.tables} WHERE {compiled.sql}"
             return int(snapshot.connection.execute(sql, compiled.parameters).fetchone()[0])
 
-    def facets(self, columns: Sequence[str], *, where: str | None = None, limit: int = 20) -> dict[str, list[dict[str, Any]]]:
+    def facets(
+        self, columns: Sequence[str], *, where: str | None = None, limit: int = 20
+    ) -> dict[str, list[dict[str, Any]]]:
         """For each attribute (or function of one, as `year(created)`) its most frequent values and their counts."""
         if not 1 <= limit <= 10_000:
             raise InputError(f"limit is {limit} and may be 1 to 10,000")
@@ -339,7 +345,9 @@ class Collection:
             target = self._encode_image(image)
             clock.lap("encode")
         elif vector is not None:
-            target = self._given_vectors(np.asarray(vector, np.float32)[None, :] if np.ndim(vector) == 1 else vector, made_by)[0]
+            target = self._given_vectors(
+                np.asarray(vector, np.float32)[None, :] if np.ndim(vector) == 1 else vector, made_by
+            )[0]
         with self.read() as snapshot:
             found = queries.run(snapshot, query, target, like, k, offset, where, mode, explain, sort, clock)
         shown = query if query is not None else f"like {like}" if like is not None else given[0] if given else None
@@ -370,21 +378,29 @@ class Collection:
             if empty is not None:
                 raise InputError(f"query {empty} is empty; give some words")
             texts = list(queries_given)
-            vectors = self._fitted(_encode_queries(self.encoder, texts)) if texts else np.empty((0, self.dimension), np.float32)
+            vectors = (
+                self._fitted(_encode_queries(self.encoder, texts))
+                if texts
+                else np.empty((0, self.dimension), np.float32)
+            )
             clock.lap("encode")
         if not len(vectors):
             return []
         with self.read() as snapshot:
             found = queries.run_batch(snapshot, vectors, k, where, clock)
         spent = 1000 * (time.perf_counter() - started) / len(found)
-        return [SearchResult(text, one.hits, one.total, one.plan, spent) for text, one in zip(texts, found, strict=True)]
+        return [
+            SearchResult(text, one.hits, one.total, one.plan, spent) for text, one in zip(texts, found, strict=True)
+        ]
 
     def vectors(self, ids: Sequence[str] | None = None) -> tuple[list[str], np.ndarray]:
         """Ids and their vectors float32 `(n, d)`; all of them in the order they came when `ids` is None."""
         with self.read() as snapshot:
             if ids is None:
                 pairs = snapshot.connection.execute("SELECT row, id FROM records ORDER BY row").fetchall()
-                return [identity for _, identity in pairs], snapshot.view.vectors(np.array([row for row, _ in pairs], np.int64))
+                return [identity for _, identity in pairs], snapshot.view.vectors(
+                    np.array([row for row, _ in pairs], np.int64)
+                )
             rows = queries.rows_of_ids(snapshot, list(ids))
             missing = [one for one in ids if one not in rows]
             if missing:
@@ -408,11 +424,15 @@ class Collection:
             rows = queries.matching_rows(snapshot, where)
             schema = None
             for start in range(0, len(rows), batch_rows):
-                found = list(read_values(snapshot.connection, snapshot.columns, rows[start : start + batch_rows].tolist()))
+                found = list(
+                    read_values(snapshot.connection, snapshot.columns, rows[start : start + batch_rows].tolist())
+                )
                 arrays = [pa.array([identity for _, identity, _ in found], pa.string())]
                 for number, column in enumerate(snapshot.columns):
                     arrays.append(arrow_array([values[number] for _, _, values in found], column))
-                schema = pa.schema(list(zip(["id", *(one.name for one in snapshot.columns)], [a.type for a in arrays], strict=True)))
+                schema = pa.schema(
+                    list(zip(["id", *(one.name for one in snapshot.columns)], [a.type for a in arrays], strict=True))
+                )
                 yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     def verify(self) -> VerifyReport:
@@ -452,7 +472,9 @@ class Collection:
             if where is not None:
                 rows = queries.matching_rows(snapshot, where).tolist()
             else:
-                rows = sorted(queries.rows_of_ids(snapshot, [ids] if isinstance(ids, str) else list(ids or [])).values())
+                rows = sorted(
+                    queries.rows_of_ids(snapshot, [ids] if isinstance(ids, str) else list(ids or [])).values()
+                )
         store.delete(rows)
         return len(rows)
 
@@ -540,7 +562,9 @@ class Collection:
             return self._fitted(self.encoder.encode_images([record[images[0]] for record in values]))
         if not texts:
             raise InputError(f"{self.path} has no text columns to encode; give a vector with every record")
-        return self._fitted(self.encoder.encode([document_text([record[number] for number in texts]) for record in values]))
+        return self._fitted(
+            self.encoder.encode([document_text([record[number] for number in texts]) for record in values])
+        )
 
     # ---- vectors ---------------------------------------------------------------------------------------------------
 
@@ -576,7 +600,9 @@ class Collection:
         if metric == "cosine":
             lengths = np.sqrt(np.einsum("nd,nd->n", array, array, dtype=np.float64))
             if (lengths == 0).any():
-                raise ShapeError(f"vector {int(np.flatnonzero(lengths == 0)[0]) + 1} is zero and has no direction; leave it out")
+                raise ShapeError(
+                    f"vector {int(np.flatnonzero(lengths == 0)[0]) + 1} is zero and has no direction; leave it out"
+                )
             if (np.abs(lengths - 1) > 1e-6).any():
                 array = (array / lengths[:, None]).astype(np.float32)
         return array
@@ -606,7 +632,11 @@ def _as_batch(records: Any) -> pa.Table | pa.RecordBatch:
         records = [records]
     if isinstance(records, Sequence) and all(isinstance(one, Mapping) for one in records):
         try:
-            return pa.Table.from_pylist([dict(one) for one in records]) if records else pa.table({"id": pa.array([], pa.string())})
+            return (
+                pa.Table.from_pylist([dict(one) for one in records])
+                if records
+                else pa.table({"id": pa.array([], pa.string())})
+            )
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise InputError(f"the records do not fit one type per column: {error}") from error
     if hasattr(records, "__arrow_c_stream__"):
@@ -618,7 +648,9 @@ def _checked_ids(table: pa.Table | pa.RecordBatch) -> list[str]:
     if "id" not in table.schema.names:
         raise InputError("records need a column 'id'")
     column = table.column("id")
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type)):
+    if not (
+        pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type)
+    ):
         if not (table.num_rows == 0 or pa.types.is_integer(column.type)):
             raise InputError(f"ids must be text and are {column.type}")
         column = column.cast(pa.string())
@@ -626,7 +658,9 @@ def _checked_ids(table: pa.Table | pa.RecordBatch) -> list[str]:
     seen: dict[str, int] = {}
     for number, identity in enumerate(ids, start=1):
         if not identity or "\0" in identity:
-            raise InputError(f"record {number} has {'no id' if not identity else 'a NUL character in its id'}; give it one")
+            raise InputError(
+                f"record {number} has {'no id' if not identity else 'a NUL character in its id'}; give it one"
+            )
         if seen.setdefault(identity, number) != number:
             raise InputError(f"id '{identity}' is given twice, in records {seen[identity]} and {number}; keep one")
     return ids

@@ -38,7 +38,10 @@ def export_parquet(collection: Collection, target: Path) -> int:
         vector_name = "vector" if all(column.name != "vector" for column in columns) else "isometry_vector"
         rows = np.sort(snapshot.view.rows[snapshot.view.live])
         empty = [arrow_array([], column) for column in columns]
-        fields = [("id", pa.string()), *((column.name, array.type) for column, array in zip(columns, empty, strict=True))]
+        fields = [
+            ("id", pa.string()),
+            *((column.name, array.type) for column, array in zip(columns, empty, strict=True)),
+        ]
         description = collection.encoder_description
         schema = pa.schema([*fields, (vector_name, pa.list_(pa.float32(), dimension))]).with_metadata(
             {"isometry.fingerprint": collection.fingerprint or "",

@@ -220,7 +220,9 @@ class _Parser:
         elif left.kind == "bool" and not left.literal:
             sql, parameters = f"{left.sql} = 1", list(left.parameters)
         else:
-            raise self.error(f"a comparison was expected after '{left.shown}' and there is '{self.peek().text}'", self.peek())
+            raise self.error(
+                f"a comparison was expected after '{left.shown}' and there is '{self.peek().text}'", self.peek()
+            )
         return (f"(({sql}) IS NOT TRUE)" if turned else sql), parameters
 
     def _compare(self, left: _Operand) -> tuple[str, list[Any]]:
@@ -232,7 +234,9 @@ class _Parser:
             raise self.error("a comparison needs an attribute on one side", right_token)
         if not left.literal and not right.literal:
             if _family(left.kind) != _family(right.kind):
-                raise self.error(f"'{left.shown}' ({left.kind}) and '{right.shown}' ({right.kind}) do not compare", right_token)
+                raise self.error(
+                    f"'{left.shown}' ({left.kind}) and '{right.shown}' ({right.kind}) do not compare", right_token
+                )
             return f"{left.sql} {mark} {right.sql}", [*left.parameters, *right.parameters]
         attribute, literal = (right, left) if left.literal else (left, right)
         value = self._fitting(literal, attribute, right_token)
@@ -257,7 +261,10 @@ class _Parser:
         value = left.parameters[0]
         if held.kind == "list":
             number = int(held.column.sql[1:])
-            return "EXISTS (SELECT 1 FROM members m WHERE m.column = ? AND m.value = ? AND m.row = r.row)", [number, value]
+            return "EXISTS (SELECT 1 FROM members m WHERE m.column = ? AND m.value = ? AND m.row = r.row)", [
+                number,
+                value,
+            ]
         if held.kind == "string" and isinstance(value, str):
             spaced = f"' ' || replace(replace({held.sql}, ',', ' '), ';', ' ') || ' '"
             return f"instr({spaced}, ' ' || ? || ' ') > 0", [value]
@@ -340,7 +347,9 @@ class _Parser:
             if dated:
                 kind, form = _FUNCTIONS[name.lower()]
                 inner = self._attribute(dated[0].name, token)
-                return _Operand(kind, form.format(inner.sql), (), inner.column, f"{name}({inner.shown})", inner.documents)
+                return _Operand(
+                    kind, form.format(inner.sql), (), inner.column, f"{name}({inner.shown})", inner.documents
+                )
         if column is None:
             near = difflib.get_close_matches(name, ["id", *self.columns], n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"there are: {self.names()}"
@@ -364,11 +373,11 @@ class _Parser:
             return value
         if kind in _DATES and literal.kind == "string":
             if not _ISO.fullmatch(value):
-                raise self.error(f"'{attribute.shown}' is a {kind} and {literal.shown} is none; write it as '2018-01-31'", token)
+                raise self.error(
+                    f"'{attribute.shown}' is a {kind} and {literal.shown} is none; write it as '2018-01-31'", token
+                )
             return value.replace(" ", "T") if kind == "timestamp" else value
         raise self.error(f"'{attribute.shown}' holds {_SAID[kind]} and {literal.shown} is {_SAID[literal.kind]}", token)
-
-
 
 
 _STRING = pa.string()

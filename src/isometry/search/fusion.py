@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 RRF_CONSTANT = 60
 
 
-def reciprocal_rank_fusion(rankings: Mapping[str, Sequence[int]], constant: int = RRF_CONSTANT) -> list[tuple[int, float]]:
+def reciprocal_rank_fusion(
+    rankings: Mapping[str, Sequence[int]], constant: int = RRF_CONSTANT
+) -> list[tuple[int, float]]:
     """(row, score) best first, where score = sum over rankings of 1 / (constant + rank), ranks from 1.
 
     Equal scores are ordered by row.

@@ -18,7 +18,7 @@ from isometry.errors import InputError
 from isometry.search.collection import Collection
 from isometry.search.store.store import WriteReport
 
-CHUNK = 2048
+CHUNK = 512
 
 
 class RecordSource(Protocol):
@@ -105,7 +105,9 @@ def _open(source: RecordSource, path: Path, new: bool, load_encoder: Callable[[s
         try:
             held = collection.encoder_description
             if held is None:
-                raise InputError(f"{path} is given its vectors and cannot be indexed from a file; choose another folder")
+                raise InputError(
+                    f"{path} is given its vectors and cannot be indexed from a file; choose another folder"
+                )
             texts = collection.text_columns
             if not set(source.text_columns) & set(texts) and not collection.image_column:
                 raise InputError(f"{path} searches the text of {', '.join(texts)} and {source.name} has none of them")

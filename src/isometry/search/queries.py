@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -103,15 +104,23 @@ def run_batch(snapshot: Snapshot, vectors: np.ndarray, k: int, where: str | None
     """Answer many vectors `(q, d)` with one scan."""
     clock.lap("open")
     matches = _Matches(snapshot, where, clock)
-    scores, rows, done = snapshot.view.search(vectors, k, matches.mask())
+    mask, most = matches.mask(), k + 1
+    scores, rows, done = snapshot.view.search(vectors, most, mask)
+    rankings = [
+        [(row, score) for row, score in zip(one_rows, one_scores, strict=True) if row >= 0]
+        for one_rows, one_scores in zip(rows.tolist(), scores.tolist(), strict=True)
+    ]
+    for number, ranking in enumerate(rankings):
+        if len(ranking) == most and ranking[-1][1] == ranking[k - 1][1]:
+            rankings[number] = _vector(snapshot, vectors[number], k, matches, None, {}, Clock())[0]
     clock.lap("scan")
-    records = fetch(snapshot, np.unique(rows[rows >= 0]).tolist())
+    records = fetch(snapshot, sorted({row for ranking in rankings for row, _ in ranking}))
     clock.lap("fetch")
     plan = {"mode": "vector", "strategy": "exact", "batch": len(vectors), **done, "stages_ms": clock.stages,
             "version": snapshot.meta["version"]}  # fmt: skip
     found = []
-    for query_scores, query_rows in zip(scores.tolist(), rows.tolist(), strict=True):
-        pairs = _by_id([(row, score) for row, score in zip(query_rows, query_scores, strict=True) if row >= 0], records)
+    for ranking in rankings:
+        pairs = _by_id(ranking, records)[:k]
         found.append(Found([_hit(records[row], score, None) for row, score in pairs], matches.total(), plan))
     return found
 
@@ -155,16 +164,20 @@ def _vector(
             total -= 1
             mask = mask.copy()
             mask[place] = False
-    scores, rows, done = snapshot.view.search(target[None, :], min(depth, max(1, total)), mask)
+    done: dict[str, Any] = {}
+
+    def nearest(most: int) -> list[tuple[int, float]]:
+        scores, rows, step = snapshot.view.search(target[None, :], min(most, max(1, total)), mask)
+        done.update(step)
+        return [(row, score) for row, score in zip(rows[0].tolist(), scores[0].tolist(), strict=True) if row >= 0]
+
+    ranked = _best(snapshot, nearest, depth)
     plan.update({"strategy": "exact", **done})
     clock.lap("scan")
-    pairs = [(row, score) for row, score in zip(rows[0].tolist(), scores[0].tolist(), strict=True) if row >= 0]
-    return _tied_by_id(snapshot, pairs), total
+    return ranked, total
 
 
-def _text(
-    snapshot: Snapshot, query: str, where: str | None, depth: int | None
-) -> tuple[list[tuple[int, float]], int]:
+def _text(snapshot: Snapshot, query: str, where: str | None, depth: int | None) -> tuple[list[tuple[int, float]], int]:
     if not any(column.role == "text" for column in snapshot.columns):
         raise InputError("this collection has no text columns; search with mode 'vector'")
     expression = match_expression(query)
@@ -175,17 +188,20 @@ def _text(
         compiled = compile_filter(where, snapshot.columns)
         sql = f" AND rowid IN (SELECT r.row FROM {compiled.tables} WHERE {compiled.sql})"
         parameters = compiled.parameters
-    limit = "" if depth is None else f" LIMIT {int(depth)}"
-    found = snapshot.connection.execute(
-        f"SELECT rowid, -bm25(fulltext) FROM fulltext WHERE fulltext MATCH ?{sql} ORDER BY 2 DESC, rowid{limit}",
-        (expression, *parameters),
-    ).fetchall()
+
+    def worded(most: int) -> list[tuple[int, float]]:
+        return snapshot.connection.execute(
+            f"SELECT rowid, -bm25(fulltext) FROM fulltext WHERE fulltext MATCH ?{sql} ORDER BY 2 DESC, rowid LIMIT {most}",
+            (expression, *parameters),
+        ).fetchall()
+
+    found = _best(snapshot, worded, int(snapshot.meta["records"]) if depth is None else depth)
     if depth is None or len(found) < depth:
-        return _tied_by_id(snapshot, found), len(found)
+        return found, len(found)
     (total,) = snapshot.connection.execute(
         f"SELECT count(*) FROM fulltext WHERE fulltext MATCH ?{sql}", (expression, *parameters)
     ).fetchone()
-    return _tied_by_id(snapshot, found), int(total)
+    return found, int(total)
 
 
 def _hybrid(
@@ -251,11 +267,20 @@ def _order(snapshot: Snapshot, sort: str | None) -> tuple[str, bool]:
     return f"{sql} IS NULL, {sql} {(match['way'] or 'asc').upper()}, ", needs
 
 
+def _best(snapshot: Snapshot, ranking: Callable[[int], list[tuple[int, float]]], depth: int) -> list[tuple[int, float]]:
+    """The best `depth` of a ranking, equal scores in the order of their ids, also where the cut falls between them."""
+    most = depth + 1
+    found = ranking(most)
+    while len(found) == most and found[-1][1] == found[depth - 1][1]:
+        most *= 2
+        found = ranking(most)
+    return _tied_by_id(snapshot, found)[:depth]
+
+
 def _tied_by_id(snapshot: Snapshot, pairs: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
     """Equal scores in the order of their ids, so that the order does not tell how records came in."""
     ranked = list(pairs)
-    tied = {row for (row, score), (_, after) in zip(ranked, ranked[1:], strict=False) if score == after}
-    tied |= {row for (_, before), (row, score) in zip(ranked, ranked[1:], strict=False) if score == before}
+    tied = {row for first, second in pairwise(ranked) if first[1] == second[1] for row in (first[0], second[0])}
     if not tied:
         return ranked
     ids = dict(
@@ -285,7 +310,9 @@ def matching_rows(snapshot: Snapshot, where: str | None) -> np.ndarray:
         compiled = compile_filter(where, snapshot.columns)
         sql, tables, parameters = compiled.sql, compiled.tables, compiled.parameters
     # One long text is read out of SQLite several times faster than as many Python integers.
-    (joined,) = snapshot.connection.execute(f"SELECT group_concat(r.row) FROM {tables} WHERE {sql}", parameters).fetchone()
+    (joined,) = snapshot.connection.execute(
+        f"SELECT group_concat(r.row) FROM {tables} WHERE {sql}", parameters
+    ).fetchone()
     if joined is None:
         return np.empty(0, np.int64)
     return np.sort(np.array(str(joined).split(","), np.int64))
@@ -295,7 +322,8 @@ def rows_of_ids(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, int]:
     """Row numbers of the ids that are here."""
     return dict(
         snapshot.connection.execute(
-            "SELECT id, row FROM records WHERE id IN (SELECT value FROM json_each(?))", (json.dumps([str(one) for one in ids]),)
+            "SELECT id, row FROM records WHERE id IN (SELECT value FROM json_each(?))",
+            (json.dumps([str(one) for one in ids]),),
         ).fetchall()
     )
 

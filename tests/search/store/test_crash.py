@@ -29,7 +29,9 @@ def recorded(tmp_path_factory) -> tuple[str, list[Call]]:
         pytest.skip("the recorder of file calls is C: install gcc to run the crash tests")
     folder = tmp_path_factory.mktemp("recorded")
     library, log, root = folder / "recorder.so", folder / "log", folder / "root"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", library, HERE / "recorder.c", "-ldl", "-lpthread"], check=True)
+    subprocess.run(
+        ["gcc", "-shared", "-fPIC", "-O1", "-o", library, HERE / "recorder.c", "-ldl", "-lpthread"], check=True
+    )
     root.mkdir()
     environment = {**os.environ, "LD_PRELOAD": str(library), "RECORD_ROOT": str(root), "RECORD_LOG": str(log)}
     subprocess.run(
@@ -95,7 +97,9 @@ def _check(folder: Path, states: list[dict[str, int]], acknowledged: int, where:
         return
     with collection:
         ids, held = collection.vectors()
-        found = {record["id"]: record["title"] for batch in collection.iter_records(4096) for record in batch.to_pylist()}
+        found = {
+            record["id"]: record["title"] for batch in collection.iter_records(4096) for record in batch.to_pylist()
+        }
         editions = {identity: int(title.rsplit(" ", 1)[1]) for identity, title in found.items()}
         allowed = states[acknowledged : acknowledged + 2]
         assert editions in allowed, where

@@ -26,7 +26,9 @@ def records(numbers: range, edition: int) -> pa.Table:
 
 
 def vectors(numbers: range, edition: int) -> np.ndarray:
-    return np.stack([np.random.default_rng([number, edition]).normal(size=DIMENSION) for number in numbers]).astype("f4")
+    return np.stack([np.random.default_rng([number, edition]).normal(size=DIMENSION) for number in numbers]).astype(
+        "f4"
+    )
 
 
 def steps() -> list[tuple[str, Any]]:

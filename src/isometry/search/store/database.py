@@ -125,7 +125,12 @@ def connect(folder: Path, *, writable: bool) -> sqlite3.Connection:
     mode = "rw" if writable else "ro"
     path = (folder / DATABASE).resolve().as_uri()
     connection = sqlite3.connect(
-        f"{path}?mode={mode}", uri=True, isolation_level=None, timeout=30, check_same_thread=False, cached_statements=256
+        f"{path}?mode={mode}",
+        uri=True,
+        isolation_level=None,
+        timeout=30,
+        check_same_thread=False,
+        cached_statements=256,
     )
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA temp_store = MEMORY")

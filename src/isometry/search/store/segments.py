@@ -129,7 +129,7 @@ def write_segment(
         for block in blocks:
             if not len(block):
                 continue
-            put(memoryview(np.ascontiguousarray(block, "<f4")).cast("B"))
+            put(np.ascontiguousarray(block, "<f4").data.cast("B"))
             written += len(block)
         if written != plan.rows:
             raise AssertionError(f"{written} vectors for {plan.rows} rows")
@@ -171,7 +171,9 @@ class Segment:
             raise CorruptionError(f"{self.path}: its checksums are damaged; restore it from a snapshot")
         self._sums = np.frombuffer(footer[:-4], "<u4")
         self.rows: np.ndarray = np.frombuffer(self._map, "<i8", rows, _HEADER.size)
-        self.vectors: np.ndarray = np.frombuffer(self._map, "<f4", rows * dimension, vectors_at).reshape(rows, dimension)
+        self.vectors: np.ndarray = np.frombuffer(self._map, "<f4", rows * dimension, vectors_at).reshape(
+            rows, dimension
+        )
 
     def damaged_blocks(self) -> list[tuple[int, int]]:
         """(offset, length) of every block whose bytes are not what was written; reads the whole file."""

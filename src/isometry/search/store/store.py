@@ -57,14 +57,16 @@ class Known:
 
 def make_columns(schema: pa.Schema, text: Sequence[str], image: str | None, first: int = 0) -> list[Column]:
     """Columns for the fields of an Arrow schema (`id` left out)."""
-    columns = []
+    columns: list[Column] = []
     for field in schema:
         if field.name == "id":
             continue
         role = "text" if field.name in text else "image" if field.name == image else "attribute"
         kind = kind_of(field.type, field.name)
         if role == "text" and kind != "string":
-            raise InputError(f"column '{field.name}' is to be searched as text and holds {field.type}; name a text column")
+            raise InputError(
+                f"column '{field.name}' is to be searched as text and holds {field.type}; name a text column"
+            )
         columns.append(Column(field.name, kind, role, f"c{first + len(columns)}", field.type))
     return columns
 
@@ -149,7 +151,7 @@ class Store:
         New columns are added to the collection. Raises `InputError` where a type does not fit.
         """
         self._admit_columns(records.schema)
-        arrays = []
+        arrays: list[list[Scalar]] = []
         for column in self.columns:
             if column.name not in records.schema.names:
                 arrays.append([None] * records.num_rows)
@@ -354,7 +356,9 @@ class Store:
         whole = len(infos) == len(read_segments(self._connection))
         folder = self.path / SEGMENTS
         with self._transaction() as connection:
-            dead = np.fromiter((row for (row,) in connection.execute("SELECT row FROM tombstones ORDER BY row")), np.int64)
+            dead = np.fromiter(
+                (row for (row,) in connection.execute("SELECT row FROM tombstones ORDER BY row")), np.int64
+            )
             parts = [Segment(folder, info) for info in infos]
             keeps = [~np.isin(part.rows, dead, assume_unique=True) for part in parts]
             rows = [part.rows[keep] for part, keep in zip(parts, keeps, strict=True)]

@@ -100,7 +100,11 @@ def _check_database(
 
 
 def _check_records(
-    connection: sqlite3.Connection, columns: list[Column], rows: list[int], held: list[list[tuple[Any, ...]]], found: Any
+    connection: sqlite3.Connection,
+    columns: list[Column],
+    rows: list[int],
+    held: list[list[tuple[Any, ...]]],
+    found: Any,
 ) -> int:
     total = 0
     contents = dict(
@@ -166,5 +170,9 @@ def _check_vectors(
     checked["vectors"] += len(pending)
     every = np.concatenate([*rows, pending])
     dead = np.array([row for (row,) in connection.execute("SELECT row FROM tombstones")], np.int64)
-    if not np.array_equal(np.setdiff1d(every, dead), live) or not np.isin(dead, every).all() or np.isin(dead, live).any():
+    if (
+        not np.array_equal(np.setdiff1d(every, dead), live)
+        or not np.isin(dead, every).all()
+        or np.isin(dead, live).any()
+    ):
         problems.append(Problem(database.DATABASE, None, "records and vectors do not belong to each other"))
