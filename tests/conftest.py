@@ -39,7 +39,11 @@ def shared_data() -> Path:
 
 @pytest.fixture(autouse=True, scope="session")
 def _no_network():
-    real_connect, real_connect_ex, real_getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+    real_connect, real_connect_ex, real_getaddrinfo = (
+        socket.socket.connect,
+        socket.socket.connect_ex,
+        socket.getaddrinfo,
+    )
 
     def check(sock: socket.socket, address: object) -> None:
         if sock.family in (socket.AF_INET, socket.AF_INET6) and str(address[0]) not in _LOOPBACK:  # type: ignore[index]
@@ -60,4 +64,8 @@ def _no_network():
 
     socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo = connect, connect_ex, getaddrinfo
     yield
-    socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo = real_connect, real_connect_ex, real_getaddrinfo
+    socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo = (
+        real_connect,
+        real_connect_ex,
+        real_getaddrinfo,
+    )

@@ -60,9 +60,7 @@ class EncoderDescription:
 class Encoder(Protocol):
     """Records to vectors; `sentence_transformers.SentenceTransformer` has this `encode` as it is."""
 
-    def encode(
-        self, inputs: Sequence[Any], batch_size: int = ..., show_progress_bar: bool | None = ...
-    ) -> np.ndarray:
+    def encode(self, inputs: Sequence[Any], batch_size: int = ..., show_progress_bar: bool | None = ...) -> np.ndarray:
         """Inputs (n texts, or images where the encoder takes them) to float32 `(n, d)`."""
         ...
 
