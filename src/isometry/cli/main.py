@@ -26,6 +26,8 @@ VERBS = {
     "export": "Write records and vectors to a Parquet file.",
     "serve": "Serve collections over HTTP, with a search page.",
     "eval": "Measure retrieval quality with confidence intervals.",
+    "train": "Train an embedding model and save it with its run.",
+    "merge": "Merge models of one start into one.",
     "recipes": "List the recipes, one per paper.",
     "prove": "Run a recipe and write its evidence.",
     "graph": "Embed the nodes of a graph.",
