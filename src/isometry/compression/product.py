@@ -52,7 +52,8 @@ class ProductQuantizer(CodeEstimator):
         if self.rotate and len(X) >= count:
             turn = faiss.OPQMatrix(padded.shape[1], parts)
             turn.pq = faiss.ProductQuantizer(padded.shape[1], parts, self.bits)
-            turn.pq.cp.seed = turn.pq.cp.seed + self.random_state
+            turn.pq.cp.seed += self.random_state
+            turn.pq.cp.min_points_per_centroid = 1
             turn.train(padded)
             self.rotation_ = faiss.vector_to_array(turn.A).reshape(padded.shape[1], padded.shape[1]).T.copy()
             padded = padded @ self.rotation_
@@ -62,8 +63,13 @@ class ProductQuantizer(CodeEstimator):
         else:
             quantiser = faiss.ProductQuantizer(padded.shape[1], parts, self.bits)
             quantiser.cp.seed += self.random_state
+            quantiser.cp.min_points_per_centroid = 1
             quantiser.train(padded)
             self.centroids_ = faiss.vector_to_array(quantiser.centroids).reshape(parts, count, width).copy()
+
+    def turned(self, X: np.ndarray) -> np.ndarray:
+        """Vectors (n, d), padded and rotated, in the space of the centroids."""
+        return self._turned(self._check(X, reset=False))
 
     def _turned(self, X: np.ndarray) -> np.ndarray:
         parts, _, width = self.centroids_.shape

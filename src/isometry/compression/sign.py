@@ -74,11 +74,16 @@ class SignBinarizer(CodeEstimator):
         centred = (self._signs(codes) * self.magnitude_) @ self.directions_.T * min(1.0, dimension / bits)
         return (centred + self.mean_).astype(np.float32)
 
-    def scorer(self, queries: np.ndarray) -> Scorer:
+    def query_values(self, queries: np.ndarray) -> np.ndarray:
+        """Queries (q, d) as weights (q, bits) whose sum over a code's signs is the asymmetric score less a constant."""
         check_is_fitted(self)
         queries = self._check(queries, reset=False)
         share = np.float32(min(1.0, self.n_features_in_ / len(self.magnitude_)))
-        weights = (queries @ self.directions_ if self.rotate else queries) * (self.magnitude_ * share)
+        return (queries @ self.directions_ if self.rotate else queries) * (self.magnitude_ * share)
+
+    def scorer(self, queries: np.ndarray) -> Scorer:
+        weights = self.query_values(queries)
+        queries = self._check(queries, reset=False)
         constant = (queries @ self.mean_)[:, None]
 
         def score(codes: np.ndarray) -> np.ndarray:

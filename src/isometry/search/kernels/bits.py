@@ -1,0 +1,233 @@
+"""Scans over binary codes by bit counting, with top-k and filter inside the loop. Needs numba.
+
+Codes are laid out in strips of 8 rows, word after word, 8 strips to a block of 64 rows: `blocks` (ceil(n / 64), 8,
+words, 8) uint64, padded with zeros. Reading is strictly sequential, a block stays in the nearest cache while several
+queries pass over it, and the 8 rows of a strip are independent lanes, so nothing is summed across a vector register.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+ROWS = 64
+_GROUP = 4
+
+
+@intrinsic
+def _strip_distances(typingctx, blocks, at, query, word, words, out, lane):  # type: ignore[no-untyped-def]
+    """Differing bits of words query[word : word + words] and the strip at blocks[at], 8 sums into out[lane : lane + 8].
+
+    blocks, query and out are flat uint64 arrays. Written as vector code because the loop vectoriser misses so short a
+    loop; it is generic LLVM code and compiles for every processor.
+    """
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        from numba.np.arrayobj import make_array
+
+        whole = ir.IntType(64)
+        vector = ir.VectorType(whole, 8)
+
+        def data(position):  # type: ignore[no-untyped-def]
+            return make_array(signature.args[position])(context, builder, arguments[position]).data
+
+        source, asked, target = data(0), data(2), data(5)
+        at, word, words, lane = (arguments[i] for i in (1, 3, 4, 6))
+        count = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector]), "llvm.ctpop.v8i64")
+        total = cgutils.alloca_once_value(builder, ir.Constant(vector, [0] * 8))
+        with cgutils.for_range(builder, words, intp=whole) as loop:
+            place = builder.gep(source, [builder.add(at, builder.mul(loop.index, ir.Constant(whole, 8)))])
+            bits = builder.load(builder.bitcast(place, vector.as_pointer()))
+            bits.align = 8
+            one = builder.load(builder.gep(asked, [builder.add(word, loop.index)]))
+            first = builder.insert_element(ir.Constant(vector, ir.Undefined), one, ir.Constant(ir.IntType(32), 0))
+            zeros = ir.Constant(ir.VectorType(ir.IntType(32), 8), [0] * 8)
+            everywhere = builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
+            differing = builder.call(count, [builder.xor(bits, everywhere)])
+            builder.store(builder.add(builder.load(total), differing), total)
+        store = builder.store(builder.load(total), builder.bitcast(builder.gep(target, [lane]), vector.as_pointer()))
+        store.align = 8
+        return context.get_dummy_value()
+
+    return types.void(blocks, types.int64, query, types.int64, types.int64, out, types.int64), generate
+
+
+def block_layout(codes: np.ndarray) -> np.ndarray:
+    """Packed bits (n, bytes) uint8 to blocks (ceil(n / 64), 8, words, 8) uint64."""
+    n, width = codes.shape
+    words = -(-width // 8)
+    padded = np.zeros((-(-n // ROWS) * ROWS, words * 8), np.uint8)
+    padded[:n, :width] = codes
+    return np.ascontiguousarray(padded.view(np.uint64).reshape(-1, 8, 8, words).transpose(0, 1, 3, 2))
+
+
+def query_words(codes: np.ndarray) -> np.ndarray:
+    """Packed bits (q, bytes) uint8 to words (q, words) uint64."""
+    words = -(-codes.shape[1] // 8)
+    padded = np.zeros((len(codes), words * 8), np.uint8)
+    padded[:, : codes.shape[1]] = codes
+    return padded.view(np.uint64)
+
+
+@njit(nogil=True, cache=True)
+def hamming_top(
+    blocks: np.ndarray, n: int, queries: np.ndarray, allowed: np.ndarray, masked: bool, rows: np.ndarray,
+    distances: np.ndarray, counts: np.ndarray,
+) -> None:  # fmt: skip
+    """Nearest rows by Hamming distance of each query; equal distances by lower row.
+
+    A distance has only bits + 1 values, so counting replaces a heap: `counts` (q, bits + 2) int64, zero at the start,
+    holds how many rows were met at each distance up to the limit, and the limit falls as soon as k are known below it.
+    A later row at the limit loses its tie and is never written.
+
+    rows, distances (q, room): scratch with room >= 2 k, then the first k columns are the answer; rows -1 where fewer
+    match.
+    """
+    room = rows.shape[1]
+    k = room // 2
+    most = counts.shape[1] - 1
+    limit = np.full(len(queries), most, np.int64)
+    filled = np.zeros(len(queries), np.int64)
+    within = np.zeros(len(queries), np.int64)
+    words = queries.shape[1]
+    flat, asked = blocks.reshape(-1), queries.reshape(-1)
+    out = np.empty(64, np.uint64)
+    for first in range(0, len(blocks), _GROUP):
+        for q in range(len(queries)):
+            for b in range(first, min(first + _GROUP, len(blocks))):
+                for strip in range(8):
+                    _strip_distances(flat, (b * 8 + strip) * words * 8, asked, q * words, words, out, strip * 8)
+                least = out[0]
+                for lane in range(64):
+                    least = min(least, out[lane])
+                if least >= limit[q]:
+                    continue
+                last = min(64, n - b * 64)
+                for lane in range(last):
+                    distance = np.int64(out[lane])
+                    row = b * 64 + lane
+                    if distance >= limit[q] or (masked and not allowed[row]):
+                        continue
+                    if filled[q] == room:
+                        filled[q] = _tidy(rows[q], distances[q], limit[q], k, counts[q])
+                    rows[q, filled[q]] = row
+                    distances[q, filled[q]] = distance
+                    filled[q] += 1
+                    counts[q, distance] += 1
+                    within[q] += 1
+                    while within[q] - counts[q, limit[q]] >= k and limit[q] > 0:
+                        within[q] -= counts[q, limit[q]]
+                        limit[q] -= 1
+    for q in range(len(queries)):
+        kept = filled[q]
+        for i in range(1, kept):
+            row, distance = rows[q, i], distances[q, i]
+            j = i
+            while j > 0 and distances[q, j - 1] > distance:
+                rows[q, j], distances[q, j] = rows[q, j - 1], distances[q, j - 1]
+                j -= 1
+            rows[q, j], distances[q, j] = row, distance
+        for i in range(kept, k):
+            rows[q, i] = -1
+            distances[q, i] = most
+
+
+@njit(nogil=True, cache=True)
+def _tidy(rows: np.ndarray, distances: np.ndarray, limit: int, k: int, counts: np.ndarray) -> int:
+    """Keep, in order, every row below the limit and the first ones at it, k together; returns how many."""
+    below = 0
+    for distance in range(limit):
+        below += counts[distance]
+    at_limit = k - below
+    kept = 0
+    for i in range(len(rows)):
+        if distances[i] < limit or (distances[i] == limit and at_limit > 0):
+            if distances[i] == limit:
+                at_limit -= 1
+            rows[kept], distances[kept] = rows[i], distances[i]
+            kept += 1
+    return kept
+
+
+def query_planes(values: np.ndarray, planes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Float queries (q, m) rounded to sums of `planes` signed powers of two.
+
+    Returns packed planes (q, planes, bytes) uint8 and scales (q,) float32 with values ~ scale * sum_i 2^-i sign_i.
+    """
+    top = np.float32(2 - 2.0 ** (1 - planes))
+    largest = np.abs(values).max(axis=1)
+    scale = (np.where(largest > 0, largest, 1) / top).astype(np.float32)
+    rest = values / scale[:, None]
+    packed = []
+    for plane in range(planes):
+        positive = rest >= 0
+        rest = rest - np.where(positive, 1, -1) * np.float32(2.0**-plane)
+        packed.append(np.packbits(positive, axis=1))
+    return np.stack(packed, axis=1), scale
+
+
+@njit(nogil=True, cache=True)
+def plane_top(
+    blocks: np.ndarray, n: int, planes: int, queries: np.ndarray, bits: int, inverse: np.ndarray, allowed: np.ndarray,
+    masked: bool, rows: np.ndarray, scores: np.ndarray,
+) -> None:  # fmt: skip
+    """Largest inverse[row] * <query, row> of codes that are sums of signed powers of two; equal scores by lower row.
+
+    With signs s_i, t_j of `bits` coordinates, <q, d> = sum_ij 2^-(i+j) (bits - 2 hamming(s_i, t_j)). blocks: layout of
+    the `planes` planes of a row one after another; queries (q, query planes, words) uint64; inverse (n,) float32. rows,
+    scores (q, k): the answer, in no order, rows -1 and scores -inf where fewer match.
+    """
+    count, own, words = queries.shape
+    flat, asked = blocks.reshape(-1), queries.reshape(-1)
+    every = np.int64(bits) * (2**own - 1) * (2**planes - 1)
+    unit = np.float32(1.0 / 2.0 ** (own + planes - 2))
+    out = np.empty(8, np.uint64)
+    total = np.empty(64, np.int64)
+    rows[:] = -1
+    scores[:] = -np.inf
+    for first in range(0, len(blocks), _GROUP):
+        for q in range(count):
+            for b in range(first, min(first + _GROUP, len(blocks))):
+                last = min(64, n - b * 64)
+                for strip in range(8):
+                    at = (b * 8 + strip) * planes * words * 8
+                    for lane in range(8):
+                        total[strip * 8 + lane] = every
+                    for j in range(planes):
+                        for i in range(own):
+                            word = (q * own + i) * words
+                            _strip_distances(flat, at + j * words * 8, asked, word, words, out, 0)
+                            shift = own + planes - 1 - i - j
+                            for lane in range(8):
+                                total[strip * 8 + lane] -= np.int64(out[lane]) << shift
+                floor = scores[q, 0]
+                for lane in range(last):
+                    row = b * 64 + lane
+                    score = np.float32(total[lane]) * unit * inverse[row]
+                    if score > floor and not (masked and not allowed[row]):
+                        heap_replace(scores[q], rows[q], score, row)
+                        floor = scores[q, 0]
+
+
+@njit(nogil=True, cache=True)
+def heap_replace(scores: np.ndarray, rows: np.ndarray, score: float, row: int) -> None:
+    """Put a better entry in the place of the worst; of equal scores the higher row is the worse."""
+    k = len(scores)
+    i = 0
+    while True:
+        child = 2 * i + 1
+        if child >= k:
+            break
+        right = child + 1
+        if right < k and (
+            scores[right] < scores[child] or (scores[right] == scores[child] and rows[right] > rows[child])
+        ):
+            child = right
+        if scores[child] > score or (scores[child] == score and rows[child] < row):
+            break
+        scores[i], rows[i] = scores[child], rows[child]
+        i = child
+    scores[i], rows[i] = score, row
