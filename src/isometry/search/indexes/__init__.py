@@ -2,5 +2,8 @@
 
 from isometry.search.indexes.code import CodeIndex
 from isometry.search.indexes.flat import FlatIndex
+from isometry.search.indexes.hnsw import HNSWIndex
+from isometry.search.indexes.ivf import IVFIndex
+from isometry.search.indexes.multivector import MultiVectorIndex
 
-__all__ = ["CodeIndex", "FlatIndex"]
+__all__ = ["CodeIndex", "FlatIndex", "HNSWIndex", "IVFIndex", "MultiVectorIndex"]
