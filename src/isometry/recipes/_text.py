@@ -1,0 +1,144 @@
+"""What the text recipes share: real short texts, small students cut from the bundled encoder, a plain training loop."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isometry.recipes._data import find_data
+from isometry.types import Progress
+
+CAPTIONS, STSB = "images/flickr8k-captions.parquet", "text/stsb.parquet"
+
+
+class Ticker:
+    """Counts a recipe's steps for its progress callable; a False from it stops the recipe."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self.progress, self.total, self.done = progress, total, 0
+
+    def __call__(self) -> None:
+        self.done += 1
+        if self.progress is not None and self.progress(self.done, self.total) is False:
+            raise KeyboardInterrupt
+
+
+@functools.lru_cache(maxsize=1)
+def full_model() -> Any:
+    """The bundled encoder, loaded once; callers copy it before they change it."""
+    from isometry.training import load_model
+
+    return load_model("default").to("cpu")
+
+
+def student(layers: int, dimensions: int = 384) -> Any:
+    """The bundled encoder's first layers, as a model of its own. Token embeddings stay fixed: they are half of it."""
+    from isometry.encoders.text import truncate
+
+    model = full_model()
+    model = copy.deepcopy(model) if layers == 6 and dimensions == 384 else truncate(model, (layers, dimensions))
+    model.max_seq_length = 32
+    model[0].auto_model.embeddings.requires_grad_(False)
+    return model
+
+
+def captions(data: Path | None, split: str, images: int, seed: int) -> list[list[str]]:
+    """Five descriptions each of `images` pictures, drawn by seed; Flickr8k, people's sentences of about ten words."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(find_data(CAPTIONS, data), filters=[("split", "=", split)])
+    groups: dict[str, list[str]] = {}
+    for image, text in zip(table["image"].to_pylist(), table["caption"].to_pylist(), strict=True):
+        groups.setdefault(image, []).append(text.strip())
+    whole = [texts for texts in groups.values() if len(set(texts)) == 5]
+    order = np.random.default_rng(seed).permutation(len(whole))[:images]
+    return [whole[i] for i in order]
+
+
+def graded(
+    data: Path | None, split: str, rows: int | None = None, seed: int = 0
+) -> tuple[list[str], list[str], np.ndarray]:
+    """STS-B sentence pairs with scores of 0 to 5."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(find_data(STSB, data), filters=[("split", "=", split)])
+    order = np.random.default_rng(seed).permutation(len(table))[:rows]
+    left, right = (table[name].to_pylist() for name in ("sentence1", "sentence2"))
+    scores = np.array(table["score"].to_pylist())[order]
+    return [left[i] for i in order], [right[i] for i in order], scores
+
+
+def batches(columns: Sequence[Sequence[Any]], size: int, seed: int) -> Iterator[list[list[Any]]]:
+    """Batches of columns without end, reshuffled every pass."""
+    rng = np.random.default_rng(seed)
+    rows = len(columns[0])
+    while True:
+        order = rng.permutation(rows)
+        for start in range(0, rows - size + 1, size):
+            yield [[column[i] for i in order[start : start + size]] for column in columns]
+
+
+def fit(
+    model: Any,
+    loss: Any,
+    stream: Iterator[list[list[Any]]],
+    steps: int,
+    seed: int,
+    rate: float = 1e-4,
+    texts: int = 2,
+    tick: Callable[[], None] | None = None,
+) -> Any:
+    """Train in place: AdamW, linear warm-up over a tenth and linear decay; every batch's columns after the first
+    `texts` become the label tensor. Returns the model in evaluation mode."""
+    import torch
+
+    torch.manual_seed(seed)
+    parameters = {id(p): p for module in (model, loss) for p in module.parameters() if p.requires_grad}
+    optimiser = torch.optim.AdamW(list(parameters.values()), lr=rate, weight_decay=0.01)
+    warm = max(1, steps // 10)
+    model.train()
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = rate * min((step + 1) / warm, (steps - step) / max(steps - warm, 1))
+        columns = next(stream)
+        features = [model.preprocess(column) for column in columns[:texts]]
+        labels = torch.as_tensor(np.asarray(columns[texts])) if len(columns) > texts else None
+        optimiser.zero_grad()
+        loss(features, labels).backward()
+        torch.nn.utils.clip_grad_norm_(list(parameters.values()), 1.0)
+        optimiser.step()
+        if tick is not None:
+            tick()
+    return model.eval()
+
+
+def encode(model: Any, texts: Sequence[str]) -> np.ndarray:
+    """Texts to vectors of length one `(n, d)` float32."""
+    found = model.encode(list(texts), batch_size=128, show_progress_bar=False)
+    return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+
+
+def reciprocal_ranks(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
+    """1 / rank of document i for query i among all documents, ties counted against it: `(n,)`."""
+    scores = queries @ documents.T
+    return 1.0 / (scores >= scores.diagonal()[:, None] - 1e-7).sum(axis=1)
+
+
+def caption_mrr(model: Any, groups: Sequence[Sequence[str]]) -> float:
+    """Find a picture's second description by its first, among the second descriptions of all pictures."""
+    queries, documents = (encode(model, [group[i] for group in groups]) for i in (0, 1))
+    return float(reciprocal_ranks(queries, documents).mean())
+
+
+def graded_spearman(model: Any, pairs: tuple[Sequence[str], Sequence[str], np.ndarray]) -> float:
+    """Spearman correlation of cosine with the score."""
+    from scipy.stats import spearmanr
+
+    left, right, scores = pairs
+    cosines = np.einsum("nd,nd->n", encode(model, left), encode(model, right))
+    return float(spearmanr(cosines, scores).statistic)
