@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from isometry.errors import InputError
-from isometry.records._chunks import CHUNK_BYTES, MAX_COLUMNS, Chunk, Reader
+from isometry.records._chunks import CHUNK_BYTES, MAX_COLUMNS, TYPED_SAMPLE_ROWS, Chunk, Reader
 from isometry.records._streams import guarded
 
 
@@ -18,6 +18,7 @@ class ParquetReader(Reader):
     """A parquet file, read a few pages at a time."""
 
     typed = True
+    sample_rows = TYPED_SAMPLE_ROWS
 
     def __init__(self, path: Path, name: str) -> None:
         super().__init__(name, path.parent)
@@ -39,6 +40,7 @@ class ArrowReader(Reader):
     """An Arrow IPC file (also Feather version 2) or stream."""
 
     typed = True
+    sample_rows = TYPED_SAMPLE_ROWS
 
     def __init__(self, path: Path, name: str) -> None:
         super().__init__(name, path.parent)

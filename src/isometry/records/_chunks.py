@@ -17,6 +17,7 @@ MAX_COLUMNS = 2000
 CHUNK_BYTES = 16 << 20  # a chunk is closed once it holds this much, whatever its number of rows
 SAMPLE_ROWS = 10_000  # rows from which the types of csv and json columns are inferred
 SAMPLE_BYTES = 64 << 20
+TYPED_SAMPLE_ROWS = 1024  # rows from which columns are guessed where types are declared
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Chunk:
         lines: line of each row in its file, where the format has lines.
         offset: rows in the files before this one.
         rejected: rows that the reader could not make a record of.
+        files: file of each row, where every row is a file.
     """
 
     file: str
@@ -49,6 +51,7 @@ class Chunk:
     lines: list[int] | None = None
     offset: int = 0
     rejected: list[BadRow] = field(default_factory=list)
+    files: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -63,10 +66,14 @@ class Reader(ABC):
         typed: whether its columns come with Arrow types (csv and json do not).
         total: number of rows where the format says so without reading them.
         schema: its columns as they are, where they are typed.
+        sample_rows: rows from which columns are guessed and types inferred.
         notes: what the reader decided by itself, one sentence each.
+        holder: keeps what the reader needs (a temporary file) as long as the reader lives.
     """
 
     typed = False
+    sample_rows = SAMPLE_ROWS
+    holder: object = None
     total: int | None = None
     schema: pa.Schema | None = None
 

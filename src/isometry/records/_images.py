@@ -62,15 +62,34 @@ def check_images(images: pa.Array, folder: Path | None) -> tuple[pa.Array, dict[
     return (images if pa.types.is_binary(images.type) else pa.array(values, images.type)), bad
 
 
-def _undecodable(source: Path | io.BytesIO) -> str | None:
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError:
-        raise MissingExtraError("reading images", "vision") from None
+def image_size(path: Path) -> tuple[int | None, int | None]:
+    """Width and height in pixels by the file's header; (None, None) where it has none that can be read."""
+    pillow = _pillow()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(source) as image:
+            with pillow.open(path) as image:
+                return image.size
+    except MemoryError:
+        raise
+    except Exception:  # Pillow's readers raise whatever damaged bytes lead them to; check_images says what is wrong
+        return None, None
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError:
+        raise MissingExtraError("reading images", "vision") from None
+    return Image
+
+
+def _undecodable(source: Path | io.BytesIO) -> str | None:
+    pillow = _pillow()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with pillow.open(source) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     return f"the image has {width} x {height} pixels; at most {MAX_PIXELS:,} are read, so scale it down"
@@ -78,11 +97,11 @@ def _undecodable(source: Path | io.BytesIO) -> str | None:
                 image.load()
     except FileNotFoundError:
         return f"there is no image file {source}"
-    except UnidentifiedImageError:
-        return "it is not an image that can be read"
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever damaged bytes lead them to
+        if type(error).__name__ == "UnidentifiedImageError":
+            return "it is not an image that can be read"
         return f"the image cannot be decoded: {' '.join(str(error).split()) or type(error).__name__}"
     return None
 

@@ -12,19 +12,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from isometry.errors import InputError
-from isometry.records._chunks import SAMPLE_BYTES, SAMPLE_ROWS, Chunk, Reader, shown
-from isometry.records._images import IMAGE_SUFFIXES, holds_images
+from isometry.records._chunks import SAMPLE_BYTES, Chunk, Reader, shown
+from isometry.records._images import IMAGE_SUFFIXES, holds_images, is_image_bytes
 from isometry.records._types import TYPE_NAMES, convert, infer_texts, infer_values, normal_type
 
 _ID_NAMES = ("id", "_id", "doc_id", "docid", "document_id", "paper_id", "uuid", "guid", "uid")
-_POSSIBLE_ID_NAMES = ("key", "identifier", "name", "url", "uri", "doi", "path", "filename", "file")
+_POSSIBLE_ID_NAMES = ("key", "identifier", "uri", "url", "path", "filename")
 _TITLE_NAMES = ("title", "headline", "heading", "subject", "name")
 _BODY_NAMES = (
     "abstract", "text", "body", "content", "contents", "description", "summary", "passage", "document", "sentence",
     "caption", "context", "question", "answer", "message", "review", "tweet", "post",
 )  # fmt: skip
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-_TYPED_SAMPLE_ROWS = 1024
+_LINES = str.maketrans("", "", "\t\n\r")
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class _Sample:
         self.reader = reader
         values: dict[str, list[Any]] = {}
         rows = size = 0
-        wanted = _TYPED_SAMPLE_ROWS if reader.typed else SAMPLE_ROWS
+        wanted = reader.sample_rows
         bad = None
         for chunk in reader.chunks(min(wanted, 1000)):
             bad = bad or next(iter(chunk.rejected), None)
@@ -155,8 +155,8 @@ class _Sample:
         if name not in self._types:
             parts = self._values.get(name, [])
             if self.reader.typed:
-                kind = normal_type(parts[0].type)
-                self._types[name] = pa.string() if kind is None else kind
+                kind = normal_type(parts[0].type) or pa.string()
+                self._types[name] = pa.string() if pa.types.is_binary(kind) and _decodes(parts[0]) else kind
             elif all(isinstance(part, pa.Array) for part in parts):
                 arrays = parts or [pa.array([], pa.string())]
                 self._types[name] = infer_texts(pa.concat_arrays(arrays))
@@ -200,6 +200,17 @@ class _Sample:
 
     def is_text(self, name: str) -> bool:
         return pa.types.is_string(self.type_of(name))
+
+
+def _decodes(column: pa.Array) -> bool:
+    """Whether bytes are text: some writers of parquet do not say that their strings are strings."""
+    values = convert(column, pa.binary(), False)[0].drop_null().to_pylist()
+    if not values or any(map(is_image_bytes, values)):
+        return False
+    try:
+        return not any(_CONTROL.search(value.decode().translate(_LINES)) for value in values)
+    except UnicodeDecodeError:
+        return False
 
 
 def _guess_id(sample: _Sample) -> str | None:

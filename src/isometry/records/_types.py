@@ -13,7 +13,6 @@ import itertools
 import json
 import math
 import re
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -127,6 +126,7 @@ def infer_texts(texts: pa.Array, *, dates_only: bool = False) -> pa.DataType:
 
 def infer_values(values: Sequence[Any]) -> pa.DataType:
     """The type that every json (or Python) value fits; string where they are mixed or objects."""
+    values = _without_numpy(values)
     kinds = set(map(type, values)) - {type(None)}
     if not kinds:
         return pa.string()
@@ -173,6 +173,12 @@ def split_list(text: str) -> list[str]:
     return [part for part in map(str.strip, text.split(separator)) if part]
 
 
+def _without_numpy(values: Sequence[Any]) -> list[Any]:
+    if any(kind.__module__ == "numpy" for kind in set(map(type, values))):
+        return [value.tolist() if hasattr(value, "tolist") else value for value in values]
+    return list(values)
+
+
 def _is_list(kind: pa.DataType) -> bool:
     types = pa.types
     return (
@@ -217,6 +223,7 @@ def _from_texts(texts: pa.Array, kind: pa.DataType, asked: bool) -> tuple[pa.Arr
 
 
 def _from_python(values: list[Any], kind: pa.DataType, asked: bool) -> tuple[pa.Array, dict[int, str]]:
+    values = _without_numpy(values)
     kinds = set(map(type, values)) - {type(None)}
     fits = kinds <= _PYTHON.get(kind, set())
     if pa.types.is_list(kind) and kinds <= {list}:
@@ -243,6 +250,8 @@ def _from_arrow(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, dict[int,
         array = pc.run_end_decode(array)
     if pa.types.is_fixed_size_binary(array.type):
         array = array.cast(pa.binary())
+    if normal_type(array.type) is None:
+        return _one_by_one(_safe_list(array), kind, True)
     if array.type == kind:
         if not _holds_text(kind):
             return array, {}
@@ -313,16 +322,13 @@ def _fit(value: Any, kind: pa.DataType, asked: bool) -> Any:
         if value is not None:
             raise UnicodeError
         return None
-    if hasattr(value, "item") and not isinstance(value, str | bytes):
-        value = value.item()  # numpy scalars
     if isinstance(value, float) and math.isnan(value) and kind != pa.float64():
         return None
     if kind == pa.string():
         if isinstance(value, str):
             return value
-        return (
-            str(value) if isinstance(value, uuid.UUID) else json.dumps(value, ensure_ascii=False, default=_json_value)
-        )
+        is_json = isinstance(value, dict | list | tuple | int | float)
+        return json.dumps(value, ensure_ascii=False, default=_json_value) if is_json else str(value)
     if isinstance(value, str) and kind in _PATTERNS and (asked or pa.types.is_temporal(kind)):
         text = value.strip()
         if text in MISSING or not text:
@@ -350,7 +356,7 @@ def _fit(value: Any, kind: pa.DataType, asked: bool) -> Any:
 def _json_value(value: Any) -> Any:
     if isinstance(value, bytes):
         return f"<{len(value)} bytes>"
-    return value.item() if hasattr(value, "item") else str(value)
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def _clean_text(value: str | None) -> str | None:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from isometry.errors import InputError, RecordError
-from isometry.records._chunks import BadRow, Chunk, Reader
+from isometry.records._chunks import BadRow, Chunk, Reader, shown
 from isometry.records._cleaning import clean
 from isometry.records._opening import open_reader
 from isometry.records._planning import Plan, make_plan
@@ -99,7 +99,10 @@ class Source:
                 where = f"row {before & ((1 << 40) - 1)}"
                 if before >> 40 != len(files) - 1:
                     where += f" of {files[before >> 40]}"
-                reason = f"the id '{ids[place]}' was there before, in {where}; ids must be unique within a source"
+                reason = (
+                    f"the id {shown(ids[place])} was there before, in {where}; "
+                    "ids must be unique, so correct it or choose another column with --id"
+                )
                 bad[place] = (self._plan.id_column, reason)
         if not bad and not chunk.rejected:
             return batch
@@ -175,4 +178,5 @@ def _bad_row(chunk: Chunk, place: int, column: str | None, reason: str) -> BadRo
             except (ValueError, OverflowError):
                 value = "(cannot be shown)"
         record[name] = value
-    return BadRow(chunk.file, chunk.rows[place], column, reason + line, record)
+    file = chunk.files[place] if chunk.files else chunk.file
+    return BadRow(file, chunk.rows[place], column, reason + line, record)
