@@ -4,8 +4,8 @@
     python benchmarks/codes.py VECTORS.npy [--rows 1000000] [--out docs/benchmarks]
 
 VECTORS.npy: float32 (n, d) of length one; the last 500 are queries held out. Quality: recall@10 of float32 top 10
-with no, 40 and 100 exact scores, with a 95 % bootstrap interval over queries. Speed: random codes of 384 bits, top 10, giga-bytes of codes per
-core-second, beside the read limit of the same run. Writes codes.md.
+with no, 40 and 100 exact scores, with a 95 % bootstrap interval over queries. Speed: random codes of 384 bits, top 10,
+giga-bytes of codes per core-second, beside the read limit of the same run. Writes codes.md.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import importlib
 from isometry.errors import NotFoundError
 from isometry.recipes._base import Recipe
 
-__all__ = ["fastrp", "gistembed"]
+__all__ = ["bebr", "fastrp", "gistembed"]
 
 NAMES: tuple[str, ...] = tuple(__all__)
 
