@@ -16,10 +16,3 @@ def test_blocks_run(page):
     scope: dict = {}
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(compile(block, page, "exec"), scope)
-
-
-def test_every_recipe_is_on_the_page():
-    from isometry.recipes import catalogue
-
-    text = (DOCS / "recipes.md").read_text()
-    assert all(f"| `{recipe.name}` | {recipe.paper}, {recipe.title} |" in text for recipe in catalogue())
