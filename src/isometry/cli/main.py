@@ -31,7 +31,7 @@ VERBS = {
     "recipes": "List the recipes, one per paper.",
     "prove": "Run a recipe and write its evidence.",
     "graph": "Embed the nodes of a graph.",
-    "scene": "Build, simulate and view scenes of 3D Gaussians.",
+    "scene": "Simulate and view scenes of 3D Gaussians.",
 }
 # typer carries its own copy of click in newer releases: take the exception classes from where typer has them.
 _ClickError = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")

@@ -1,4 +1,4 @@
-"""isometry scene: build a scene, simulate it into pictures, open it in the browser."""
+"""isometry scene: simulate a scene into pictures, open it in the browser."""
 
 from __future__ import annotations
 
@@ -71,3 +71,98 @@ def _progress(done: int, total: int | None) -> bool | None:
     if sys.stderr.isatty():
         print(f"\r{done} of {total}", end="" if done != total else "\n", file=sys.stderr, flush=True)
     return None
+
+
+@app.command()
+def view(
+    folder: Path = typer.Argument(..., metavar="SCENE", help="A scene folder."),
+    host: str = typer.Option("127.0.0.1", help="Address to listen on; beyond this machine a token is made."),
+    port: int = typer.Option(8090, help="Port; 0 takes a free one."),
+    token: str | None = typer.Option(None, help="What a page needs to connect."),
+    certificate: Path | None = typer.Option(None, help="TLS certificate: headsets elsewhere need https."),
+    key: Path | None = typer.Option(None, help="The certificate's key."),
+    substeps: int = typer.Option(12, help="Small physics steps a tick, at most; fewer where the machine is slow."),
+    rate: int = typer.Option(60, help="Ticks a second."),
+    record: Path | None = typer.Option(None, help="Write the session here when it ends."),
+    browser: bool = typer.Option(True, help="Open the page."),
+) -> None:
+    """Open a scene in the browser, flat or in a headset."""
+    from isometry.scenes import load_scene
+
+    _serve(load_scene(folder), host, port, token, certificate, key, substeps, rate, record, browser)
+
+
+@app.command()
+def demo(
+    port: int = typer.Option(8090, help="Port; 0 takes a free one."),
+    splats: int = typer.Option(30_000, help="How many splats the scene has."),
+    out: Path | None = typer.Option(None, help="Write the demo's video here (.mp4, .gif or a folder) and stop."),
+    browser: bool = typer.Option(True, help="Open the page."),
+) -> None:
+    """A table with three soft objects, made on the spot: pull them, throw them."""
+    from isometry.scenes import example_scene
+
+    if not 1000 <= splats <= 2_000_000:
+        raise InputError(f"the demo takes 1000 to 2000000 splats, not {splats}")
+    scene = example_scene(splats=splats)
+    if out is None:
+        _serve(scene, "127.0.0.1", port, None, None, None, 12, 60, None, browser)
+        return
+    from importlib import resources
+
+    from isometry.scenes import Stage, read_script
+    from isometry.scenes import simulate as run
+
+    with resources.as_file(resources.files("isometry.scenes").joinpath("demo_script.json")) as script:
+        done = run(Stage(scene), read_script(script), out, progress=_progress)
+    print(f"{done.pictures} pictures in {out}")
+
+
+def _serve(
+    scene: Any, host: str, port: int, token: str | None, certificate: Path | None, key: Path | None, substeps: int,
+    rate: int, record: Path | None, browser: bool,
+) -> None:  # fmt: skip
+    import asyncio
+    import contextlib
+    import ipaddress
+    import secrets
+    import webbrowser
+
+    from isometry.scenes import Stage, write_atomic
+    from isometry.scenes.server import SceneServer, tls_context
+
+    if not 10 <= rate <= 120:
+        raise InputError(f"10 to 120 ticks a second are simulated, not {rate}")
+    if (certificate is None) != (key is None):
+        raise InputError("a certificate needs its key: give both --certificate and --key, or none")
+    try:
+        near = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        near = False
+    if not near and token is None:
+        token = secrets.token_urlsafe(16)
+    tls = tls_context(certificate, key) if certificate is not None and key is not None else None
+    stage = Stage(scene, rate=rate, substeps=substeps)
+    server = SceneServer(stage, token=token)
+
+    async def run() -> None:
+        ready: asyncio.Future = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(server.run(host, port, ready=ready, tls=tls))
+        await asyncio.wait([task, ready], return_when=asyncio.FIRST_COMPLETED)
+        if not ready.done():
+            await task
+        shown = host if host not in ("0.0.0.0", "::") else "127.0.0.1"
+        address = f"http{'s' if tls else ''}://{shown}:{ready.result()}/{f'?token={token}' if token else ''}"
+        print(f"{scene.name}: {address}  (Ctrl-C stops)", flush=True)
+        if not near and tls is None:
+            print("a headset needs https: give --certificate and --key", file=sys.stderr)
+        if browser:
+            webbrowser.open(address)
+        await task
+
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(run())
+    if record is not None:
+        server.log.ticks, server.log.digest = stage.world.tick, stage.world.digest()
+        write_atomic(record, server.log.text().encode())
+        print(f"{len(server.log.inputs)} inputs in {record}", file=sys.stderr)

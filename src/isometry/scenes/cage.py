@@ -201,7 +201,7 @@ def _lattice(means: np.ndarray, spread: np.ndarray, low: np.ndarray, high: np.nd
     first = np.clip(np.floor((means - spread - origin) / cell).astype(np.int64), 0, shape - 1)
     last = np.clip(np.floor((means + spread - origin) / cell).astype(np.int64), 0, shape - 1)
     cells = np.zeros(shape, np.uint8)
-    _mark(first, last, cells)
+    mark_boxes(first, last, cells)
     full = ndimage.binary_fill_holes(cells) if fill else cells.astype(bool)
     inside = full & ~cells.astype(bool)
     _, pieces = ndimage.label(full)
@@ -261,7 +261,8 @@ def _greedy(tets, taken, colours):
 
 
 @compiled
-def _mark(first, last, cells):
+def mark_boxes(first, last, cells):
+    """Sets the cells of boxes first..last (both `(n, 3)`, inclusive) to 1."""
     for n in range(len(first)):
         for i in range(first[n, 0], last[n, 0] + 1):
             for j in range(first[n, 1], last[n, 1] + 1):

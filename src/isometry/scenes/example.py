@@ -48,7 +48,7 @@ def example_scene(*, splats: int = 30_000, seed: int = 0) -> Scene:
         plane=(0.0, 1.0, 0.0, 0.0),
         light=(1.2, 3.2, 1.6),
         view=((0.0, 1.35, 1.75), (0.0, 0.72, 0.0), 42.0),
-        collision_cell=0.03 if splats >= 8000 else 0.06,
+        collision_cell=0.02,
         notes=("generated: Gaussians sampled on surfaces with procedural textures",),
     )
 

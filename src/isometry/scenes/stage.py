@@ -45,7 +45,7 @@ class Stage:
     ) -> None:
         if not scene.objects:
             raise InputError(
-                f"scene '{scene.name}' has no objects, so nothing in it can move; make some with --masks or --box"
+                f"scene '{scene.name}' has no objects, so nothing in it can move; label the splats of some"
             )
         began = time.perf_counter()
         self.scene = scene

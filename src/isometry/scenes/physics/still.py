@@ -9,9 +9,11 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from isometry.errors import InputError
+from isometry.scenes.cage import mark_boxes
 from isometry.scenes.gaussians import Gaussians
 
 _NODES = 16_000_000
+_REACH = 1.5
 
 
 @dataclass(frozen=True)
@@ -33,32 +35,53 @@ class StillGrid:
 
 
 def still_grid(gaussians: Gaussians, *, cell: float, margin: int = 4, opacity: float = 0.3) -> StillGrid:
-    """The grid around Gaussians that stand still: distance to the nearest centre, negative where closed off inside.
+    """The grid around Gaussians that stand still: distance to the nearest one, negative where closed off inside.
+
+    A Gaussian counts as the box of 1.5 standard deviations along its own axes: flat ones close a surface.
 
     Args:
-        cell: spacing in scene units; a surface must be sampled more densely than this to be closed.
-        margin: cells around. opacity: fainter Gaussians do not count.
+        cell: spacing in scene units; a wall thinner than two cells has no inside, only two faces.
+        margin: empty cells around. opacity: fainter Gaussians do not count.
     """
-    solid = gaussians.opacities >= opacity
-    if not solid.any():
+    solid = gaussians.select(gaussians.opacities >= opacity)
+    if not len(solid):
         return StillGrid.none()
-    points = gaussians.means[solid].astype(np.float64)
-    low, high = points.min(axis=0) - margin * cell, points.max(axis=0) + margin * cell
+    points = solid.means.astype(np.float64)
+    spread = _REACH * np.sqrt(solid.covariances()[:, [0, 3, 5]].astype(np.float64))
+    spread = np.minimum(spread, 3 * margin * cell)
+    low, high = (points - spread).min(axis=0) - margin * cell, (points + spread).max(axis=0) + margin * cell
     shape = np.ceil((high - low) / cell).astype(np.int64) + 1
     if shape.prod() > _NODES:
         raise InputError(
             f"a collision grid of {cell:g} over {(high - low).max():g} has {int(shape.prod()):,} nodes; at most "
             f"{_NODES:,} are built: use a larger collision cell"
         )
-    at = np.rint((points - low) / cell).astype(np.int64)
-    shell = np.zeros(shape, bool)
-    shell[tuple(at.T)] = True
-    inside = ndimage.binary_fill_holes(shell) & ~shell
-    # only nodes within the margin of the shell need the exact distance; the rest is far away
-    close = ndimage.binary_dilation(shell, iterations=margin) | inside
-    distances = np.full(shape, margin * cell, np.float32)
+    touched = np.zeros(shape, np.uint8)
+    first = np.clip(np.floor((points - spread - low) / cell).astype(np.int64), 0, shape - 1)
+    last = np.clip(np.ceil((points + spread - low) / cell).astype(np.int64), 0, shape - 1)
+    mark_boxes(first, last, touched)
+    close = ndimage.binary_dilation(touched, iterations=2)
+    distances = np.full(shape, 2 * cell, np.float32)
     nodes = np.argwhere(close)
-    found, _ = cKDTree(points).query(low + nodes * cell)
-    distances[close] = found
+    distances[close] = _to_discs(low + nodes * cell, solid)
+    shell = close & (distances < 0.6 * cell)
+    inside = ndimage.binary_fill_holes(shell) & ~shell
     distances[inside] *= -1
     return StillGrid(distances, low.astype(np.float32), float(cell))
+
+
+def _to_discs(places: np.ndarray, gaussians: Gaussians) -> np.ndarray:
+    """Distance of places `(m, 3)` to the boxes of 1.5 standard deviations of the nearest Gaussians."""
+    tree = cKDTree(gaussians.means)
+    half = _REACH * gaussians.scales.astype(np.float32)
+    rotations = gaussians.rotations()
+    count = min(4, len(gaussians))
+    found = np.empty(len(places), np.float32)
+    for start in range(0, len(places), 100_000):
+        part = places[start : start + 100_000]
+        near = tree.query(part, k=count)[1].reshape(len(part), count)
+        offset = (part[:, None, :] - gaussians.means[near]).astype(np.float32)
+        local = np.einsum("mkij,mki->mkj", rotations[near], offset)
+        outside = np.maximum(np.abs(local) - half[near], 0)
+        found[start : start + 100_000] = np.linalg.norm(outside, axis=2).min(axis=1)
+    return found

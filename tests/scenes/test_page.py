@@ -1,0 +1,142 @@
+"""The page in headless Chromium: flat, by mouse and panel; no Chromium, no test."""
+
+from __future__ import annotations
+
+import io
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from isometry.scenes import Stage, example_scene
+from isometry.scenes.server import SceneServer
+from tests.scenes.serving import running
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
+FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
+READY = "window.isometry && isometry.splats && isometry.frames > 2 && isometry.splats.sorted > 1"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as tool:
+        browser = tool.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def server():
+    with running(SceneServer(Stage(example_scene(splats=1500), substeps=4))) as port:
+        yield f"http://127.0.0.1:{port}/"
+
+
+@pytest.fixture
+def page(browser):
+    page = browser.new_page(viewport={"width": 640, "height": 400})
+    page.set_default_timeout(60_000)
+    page.complaints = []
+    page.on("console", lambda message: page.complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    yield page
+    page.close()
+
+
+def until(page, condition: str, seconds: float = 60.0) -> None:
+    """Waits for a condition; evaluated from outside, since the page's own policy forbids evaluating strings."""
+    for _ in range(int(seconds / 0.05)):
+        if page.evaluate(f"Boolean({condition})"):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never true: {condition[:200]}; the page said {page.complaints}")
+
+
+def drawn(page, more: int) -> None:
+    """Waits for so many further pictures."""
+    until(page, f"isometry.drawn > {page.evaluate('isometry.drawn') + more}")
+
+
+def picture(page) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB"), np.float64)
+
+
+def cushion(picture: np.ndarray) -> np.ndarray:
+    """Where it is clearly blue, right of the panel."""
+    blue = (picture[..., 2] > 1.35 * picture[..., 0]) & (picture[..., 2] > 90)
+    blue[:, :280] = False
+    return blue
+
+
+BODY = """(object) => { const o = isometry.hello.objects[object]; let out = [];
+  for (let v = o.first; v < o.first + o.count; v++) out.push([0, 1, 2].map((a) => isometry.after.cage[4 * v + a]));
+  return out; }"""
+
+
+def test_mouse_pulls_an_object(page, server):
+    page.goto(server)
+    until(page, READY)
+    until(page, "isometry.drawn > 6")
+    assert page.title() == "table with three soft objects · Isometry"
+    assert [b.inner_text() for b in page.locator("#objects button").all()][2] == "blue foam cushion"
+    before = cushion(picture(page))
+    assert before.sum() > 150
+    rows, columns = np.nonzero(before)
+    y, x = np.median(rows), np.median(columns)
+    rest = np.array(page.evaluate(BODY, 2))
+    page.mouse.move(x, y)
+    page.mouse.down()
+    until(page, "isometry.hands.held[0] && isometry.hands.held[0].vertices.length > 0")
+    page.mouse.move(x + 15, y - 40, steps=3)
+    page.mouse.move(x + 30, y - 90, steps=3)
+    until(page, f"({BODY})(2).some((p) => p[1] > {rest[:, 1].max() + 0.08})")
+    bent = np.array(page.evaluate(BODY, 2))
+    moved = np.linalg.norm(bent - rest, axis=1)
+    assert moved.max() > 0.1 and np.ptp(moved) > 0.02, "it bends, not only moves"
+    drawn(page, 4)
+    after = cushion(picture(page))
+    assert np.nonzero(after)[0].min() < np.nonzero(before)[0].min() - 8, "and the pixels went up"
+    page.mouse.up()
+    until(page, "isometry.hands.held[0] === null")
+    page.locator("#undo").click()
+    until(page, f"({BODY})(2).every((p) => p[1] < {rest[:, 1].max() + 0.05})")
+    assert page.complaints == []
+
+
+def test_panel(page, server):
+    page.goto(server)
+    until(page, READY)
+    page.fill("#query", "striped ring")
+    page.press("#query", "Enter")
+    until(page, "isometry.chosen === 1")
+    assert page.locator("#chosen").inner_text() == "striped rubber ring"
+    page.select_option("#preset", "jelly")
+    page.locator("#pause").click()
+    until(page, "isometry.status.paused === true")
+    tick = page.evaluate("isometry.tick")
+    until(page, f"isometry.tick > {tick}")
+    still = page.evaluate(BODY, 0)
+    until(page, f"isometry.tick > {tick + 10}")
+    assert page.evaluate(BODY, 0) == still
+    with page.expect_download() as download:
+        page.locator("#shot").click()
+    assert download.value.suggested_filename.startswith("scene-")
+    page.fill("#query", "green elephant")
+    page.press("#query", "Enter")
+    until(page, "document.getElementById('sentence').textContent.includes('Nothing in this scene')")
+    assert page.locator("#vr").is_disabled() and "headset" in page.locator("#vr").inner_text()
+    assert "substeps" in page.locator("#status").inner_text()
+    page.evaluate("isometry.link.socket.close()")
+    until(page, "document.getElementById('sentence').textContent.includes('connection is lost')")
+    until(page, "document.getElementById('sentence').textContent === ''")
+    assert page.complaints == []
+
+
+def test_without_webgl2_there_is_a_sentence(page, server):
+    page.add_init_script("""const real = HTMLCanvasElement.prototype.getContext;
+      HTMLCanvasElement.prototype.getContext = function (kind, ...rest) { return kind === 'webgl2' ? null : real.call(this, kind, ...rest); };""")
+    page.goto(server)
+    until(page, "document.getElementById('sentence').textContent.includes('no WebGL 2')")
+    assert page.complaints == []
