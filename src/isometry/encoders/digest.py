@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from isometry.errors import CorruptionError, InputError
+from isometry.errors import InputError
 
 # Keys that other versions of the libraries rewrite on every save and that change no vector.
 _IDLE_KEYS = {"_name_or_path", "name_or_path", "transformers_version", "__version__", "tokenizer_file"}
@@ -34,11 +34,11 @@ def file_digest(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file of a model folder; CorruptionError in one sentence where it is none."""
+    """The content of a JSON file of a model folder. Raises InputError."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CorruptionError(f"{path}: not readable as JSON ({error}); fetch the model again") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"'{path}' is not readable JSON: {error}") from error
 
 
 def module_folders(folder: Path) -> list[Path]:
@@ -50,7 +50,7 @@ def module_folders(folder: Path) -> list[Path]:
     if not isinstance(modules, list) or not all(
         isinstance(m, dict) and isinstance(m.get("path"), str) for m in modules
     ):
-        raise CorruptionError(f"{listing}: not a list of modules with a 'path' each; fetch the model again")
+        raise InputError(f"'{listing}' is not a list of modules with a 'path' each; fetch the model again")
     folders = [folder]
     for module in modules:
         inside = (folder / module["path"]).resolve()

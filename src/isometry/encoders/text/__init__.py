@@ -13,7 +13,7 @@ from isometry.encoders.text.exits import (
 )
 from isometry.encoders.text.ladder import STARBUCKS, Ladder, Size, geometric_widths
 from isometry.encoders.text.layer_pooling import MultiLayerPooling, keep_hidden_states
-from isometry.encoders.text.load import load_text_model, refuse_foreign_code
+from isometry.encoders.text.load import load_text_model
 from isometry.encoders.text.pooling import last_token_pool, mean_pool, weighted_mean_pool, without_prompt
 from isometry.encoders.text.situated import (
     CONNECTOR,
@@ -25,6 +25,7 @@ from isometry.encoders.text.situated import (
     situate,
 )
 from isometry.encoders.text.templates import KALM, NV_EMBED, Example, InContextTemplate, InstructionTemplate
+from isometry.encoders.trust import refuse_foreign_code
 
 __all__ = [
     "CONNECTOR",

@@ -14,10 +14,10 @@ from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
-from isometry.errors import InputError, NotFoundError
+from isometry.encoders.trust import refuse_foreign_code
+from isometry.errors import NotFoundError
 
 _OURS = "isometry.encoders.text."
-_THEIRS = "sentence_transformers."
 
 
 def load_text_model(path: str | Path, device: str | None = None) -> SentenceTransformer:
@@ -48,36 +48,6 @@ def load_text_model(path: str | Path, device: str | None = None) -> SentenceTran
         similarity_fn_name=settings.get("similarity_fn_name"),
         truncate_dim=settings.get("truncate_dim"),
     )
-
-
-def refuse_foreign_code(folder: str | Path) -> None:
-    """Refuse a model folder that would run code of its own, or unpickle weights.
-
-    Raises:
-        InputError: names the file and what it asks for.
-    """
-    folder = Path(folder)
-    listed = _read_json(folder / "modules.json")
-    for module in listed:
-        if not str(module.get("type", "")).startswith((_OURS, _THEIRS)):
-            raise InputError(
-                f"'{folder}' asks for the class '{module.get('type')}', which is neither of sentence-transformers nor "
-                "of Isometry; models that bring their own code are refused"
-            )
-        place = folder / str(module.get("path", ""))
-        config = place / "config.json"
-        if config.is_file() and "auto_map" in _read_json(config):
-            raise InputError(f"'{config}' asks to run code of its own (auto_map); such models are refused")
-        pickled = [file.name for pattern in ("*.bin", "*.pt", "*.pkl", "*.ckpt") for file in place.glob(pattern)]
-        if pickled and not list(place.glob("*.safetensors")):
-            raise InputError(f"'{place / pickled[0]}' holds pickled weights; convert the model to safetensors first")
-
-
-def _read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"'{file}' is not readable JSON: {error}") from error
 
 
 def _module_class(reference: str) -> Any:
