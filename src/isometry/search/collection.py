@@ -58,6 +58,7 @@ class Collection:
         self._encoder = encoder
         self._encoder_lock = threading.Lock()
         self._view_lock = threading.Lock()
+        self._write_lock = threading.RLock()
         self._pool = database.ReaderPool(path)
         self._cache = SegmentCache(path)
         self._latest: tuple[int, dict[str, Any], list[Column], VectorView] | None = None
@@ -197,6 +198,11 @@ class Collection:
                 self._check_encoder(encoder)
                 self._encoder = encoder
             return self._encoder
+
+    @property
+    def loaded_encoder(self) -> Any:
+        """The encoder if it is loaded already, else None."""
+        return self._encoder
 
     def use(self, encoder: Any) -> None:
         """Encode with this loaded encoder from now on. Raises `FingerprintError` when it is not the collection's."""
@@ -451,7 +457,8 @@ class Collection:
 
     def add(self, records: Any, vectors: np.ndarray | None = None, *, made_by: str | None = None) -> WriteReport:
         """Put new records. Raises `ExistsError` when one is there already; then none is put."""
-        return self._put(records, vectors, made_by, new_only=True)
+        with self._write_lock:
+            return self._put(records, vectors, made_by, new_only=True)
 
     def upsert(self, records: Any, vectors: np.ndarray | None = None, *, made_by: str | None = None) -> WriteReport:
         """Put records: new ids are added, known ids replaced; what did not change is left as it is.
@@ -461,26 +468,28 @@ class Collection:
             vectors: float32 `(n, d)` made by the encoder with fingerprint `made_by`; None to encode the text columns.
                 A text that did not change is not encoded again.
         """
-        return self._put(records, vectors, made_by, new_only=False)
+        with self._write_lock:
+            return self._put(records, vectors, made_by, new_only=False)
 
     def delete(self, ids: Sequence[str] | str | None = None, *, where: str | None = None) -> int:
         """End records by id or by filter; returns how many there were."""
         store = self._writer()
         if (ids is None) == (where is None):
             raise InputError("say which records to delete: ids, or a filter (where)")
-        with self.read() as snapshot:
-            if where is not None:
-                rows = queries.matching_rows(snapshot, where).tolist()
-            else:
-                rows = sorted(
-                    queries.rows_of_ids(snapshot, [ids] if isinstance(ids, str) else list(ids or [])).values()
-                )
-        store.delete(rows)
+        wanted = [ids] if isinstance(ids, str) else list(ids or [])
+        with self._write_lock:
+            with self.read() as snapshot:
+                if where is not None:
+                    rows = queries.matching_rows(snapshot, where).tolist()
+                else:
+                    rows = sorted(queries.rows_of_ids(snapshot, wanted).values())
+            store.delete(rows)
         return len(rows)
 
     def compact(self) -> None:
         """Give the space of ended records back to the disk; readers go on meanwhile."""
-        self._writer().compact()
+        with self._write_lock:
+            self._writer().compact()
 
     def note(self, key: str, value: Any) -> None:
         """Keep a JSON value under a name in the manifest, as the last indexing run does."""

@@ -1,64 +1,84 @@
-"""Collections over HTTP: a search page and the shapes of `isometry search --json`."""
+"""Listening: address, port, start and graceful end."""
 
 from __future__ import annotations
 
-import html
+import ipaddress
+import socket
 import sys
 import webbrowser
 from collections.abc import Sequence
 
 import uvicorn
-from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, JSONResponse
 
-from isometry.errors import InputError, IsometryError, NotFoundError
+from isometry.errors import InputError, StorageError
 from isometry.search import Collection
-
-
-def make_app(collections: Sequence[Collection]) -> FastAPI:
-    """Read-only application over open collections, by their folder names."""
-    named = {one.name: one for one in collections}
-    app = FastAPI(title="Isometry")
-
-    @app.exception_handler(IsometryError)
-    def refuse(request: Request, error: IsometryError) -> JSONResponse:
-        status = 404 if isinstance(error, NotFoundError) else 400 if isinstance(error, InputError) else 503
-        return JSONResponse({"error": {"message": str(error), "type": type(error).__name__}}, status)
-
-    def chosen(name: str) -> Collection:
-        if name not in named:
-            raise NotFoundError(f"no collection '{name}'; there are: {', '.join(named)}")
-        return named[name]
-
-    @app.get("/healthz")
-    def healthz() -> dict[str, str]:
-        return {"status": "ok"}
-
-    @app.get("/collections/{name}/search")
-    def search(name: str, query: str, k: int = 10, where: str | None = None) -> JSONResponse:
-        return JSONResponse(chosen(name).search(query, k=k, where=where).to_dict())
-
-    @app.get("/", response_class=HTMLResponse)
-    def page(q: str = "") -> str:
-        first = next(iter(named.values()))
-        hits = first.search(q, k=20).hits if q.strip() else []
-        rows = "".join(f"<li>{html.escape(str(hit.record.get('title') or hit.id))}</li>" for hit in hits)
-        box = f'<form><input name="q" aria-label="Search" value="{html.escape(q)}"></form>'
-        return f"<!doctype html><title>Isometry</title>{box}<ol>{rows}</ol>"
-
-    return app
+from isometry.serving.app import LOOPBACK, make_app
+from isometry.serving.limits import Limits
 
 
 def serve(
-    collections: list[Collection], *, host: str, port: int, token: str | None, writable: bool, open_browser: bool
+    collections: Sequence[Collection],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    token: str | None = None,
+    writable: bool = False,
+    open_browser: bool = False,
+    limits: Limits | None = None,
 ) -> None:
-    """Answer on loopback until interrupted. Raises `InputError` for what this server cannot do safely."""
-    if not collections:
-        raise InputError("there is nothing to serve; name a collection")
-    if host not in {"127.0.0.1", "localhost", "::1"} or token is not None or writable:
-        raise InputError("this server only reads and only listens on 127.0.0.1; leave out host, token and writable")
-    address = f"http://{host}:{port}/"
-    print(f"Serving on {address}", file=sys.stderr, flush=True)  # noqa: T201
+    """Serve until Ctrl-C or SIGTERM; running requests are finished first.
+
+    Raises: `InputError` for an address beyond loopback without a token, `StorageError` when the port is taken.
+    """
+    local = is_loopback(host)
+    if not local and not token:
+        raise InputError(f"{host} can be reached from other machines; give a token (--token) or listen on 127.0.0.1")
+    if token is not None and len(token) < 8:
+        raise InputError("the token is shorter than 8 characters; choose a longer one")
+    app = make_app(
+        collections, token=token, writable=writable, limits=limits, hosts=(*LOOPBACK, host) if local else None
+    )
+    listening = _listen(host, port)
+    for encoder in app.state.encoders.values():
+        encoder.warm()
+    shown = f"[{host}]" if ":" in host else host
+    address = f"http://{shown}:{listening.getsockname()[1]}/"
+    sys.stderr.write(f"Serving {', '.join(one.name for one in collections)} at {address} (Ctrl-C to end)\n")
+    sys.stderr.flush()
     if open_browser:
-        webbrowser.open(address)
-    uvicorn.run(make_app(collections), host=host, port=port, log_level="warning")
+        webbrowser.open(address + (f"?token={token}" if token else ""))
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=30, server_header=False
+    )
+    server = uvicorn.Server(config)
+    try:
+        server.run(sockets=[listening])
+    except KeyboardInterrupt:
+        pass
+    finally:
+        listening.close()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65535:
+        raise InputError(f"port is {port} and may be 0 to 65535")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(1024)
+    except OSError as error:
+        listening.close()
+        raise StorageError(f"{host}:{port} cannot be listened on ({error.strerror}); choose another --port") from error
+    return listening
