@@ -22,7 +22,20 @@ from hypothesis import strategies as st
 
 from isometry.search import Collection
 
-WORDS = "graph vector search music river stone language protein galaxy market bridge poem".split()
+WORDS = [
+    "graph",
+    "vector",
+    "search",
+    "music",
+    "river",
+    "stone",
+    "language",
+    "protein",
+    "galaxy",
+    "market",
+    "bridge",
+    "poem",
+]
 
 
 def records(count: int, edition: int = 1) -> list[dict]:

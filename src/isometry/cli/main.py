@@ -34,7 +34,7 @@ VERBS = {
     "scene": "Simulate and view scenes of 3D Gaussians.",
 }
 # typer carries its own copy of click in newer releases: take the exception classes from where typer has them.
-_ClickError = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+_ClickError: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -47,7 +47,7 @@ class SearchBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
     query: str | None = None
     vector: list[float] | None = None
-    made_by: str | None = Field(None, description="fingerprint of the encoder that made the vector")
+    made_by: str | None = Field(default=None, description="fingerprint of the encoder that made the vector")
     like: str | None = None
     k: int = 10
     offset: int = 0
@@ -164,9 +164,7 @@ def _asked(
     sort: str | None = None,
     explain: bool = False,
 ) -> SearchBody:
-    return SearchBody(
-        query=query, like=like, k=k, offset=offset, where=where, mode=mode, sort=sort, explain=explain
-    )
+    return SearchBody(query=query, like=like, k=k, offset=offset, where=where, mode=mode, sort=sort, explain=explain)
 
 
 SearchQuery = Annotated[SearchBody, Depends(_asked)]

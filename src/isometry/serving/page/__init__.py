@@ -1,10 +1,5 @@
-"""The search page."""
+"""The search page: server-rendered shells with small scripts that ask the HTTP API."""
 
-from typing import Any
-
-
-def add_pages(app: Any, collections: Any) -> None:
-    """Nothing yet."""
-
+from isometry.serving.page.pages import add_pages
 
 __all__ = ["add_pages"]
