@@ -1,4 +1,3 @@
-# ruff: noqa: E402
 """Codes: recall after exact re-scoring at equal bytes, and scan speed against faiss, one thread.
 
     python benchmarks/codes.py VECTORS.npy [--rows 1000000] [--out docs/benchmarks]

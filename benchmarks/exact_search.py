@@ -1,4 +1,3 @@
-# ruff: noqa: E402
 """Exact top-10 in Isometry and in faiss at its best setting: one thread, queries per core-second, beside the read limit.
 
     python benchmarks/exact_search.py VECTORS.npy [--rows 200000] [--out docs/benchmarks]
