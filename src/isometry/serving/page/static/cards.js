@@ -1,0 +1,59 @@
+// Results as cards. Everything that comes from a record goes in as text.
+
+import { excerpt, markSentences } from "./text.js";
+
+export function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children.filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+export const recordAddress = (name, id) => `/c/${encodeURIComponent(name)}/record/${encodeURIComponent(id)}`;
+
+const items = (value) => (value === null || value === undefined || value === "" ? [] : Array.isArray(value) ? value.map(String) : [String(value)]);
+
+function fill(paragraph, parts, before, after) {
+  const nodes = parts.map((part) => (part.marked ? element("mark", { textContent: part.text }) : document.createTextNode(part.text)));
+  paragraph.replaceChildren(...(before ? ["… "] : []), ...nodes, ...(after ? ["…"] : []));
+}
+
+function bodyOf(text, words) {
+  const parts = markSentences(text, words);
+  const part = excerpt(parts);
+  const paragraph = element("p", { className: "body" });
+  fill(paragraph, part.shown, part.before, !part.whole);
+  if (part.whole) return [paragraph];
+  const toggle = element("button", { className: "quiet small", type: "button", textContent: "Whole text" });
+  toggle.setAttribute("aria-expanded", "false");
+  toggle.addEventListener("click", () => {
+    const open = toggle.getAttribute("aria-expanded") !== "true";
+    toggle.setAttribute("aria-expanded", String(open));
+    toggle.textContent = open ? "Less" : "Whole text";
+    if (open) fill(paragraph, parts, false, false); else fill(paragraph, part.shown, part.before, true);
+  });
+  return [paragraph, toggle];
+}
+
+export function card(hit, settings, words, actions) {
+  const record = hit.record;
+  const title = (settings.title && record[settings.title]) || hit.id;
+  const link = element("a", { href: recordAddress(settings.name, hit.id), textContent: String(title) });
+  const meta = element("p", { className: "meta" });
+  if (settings.date && record[settings.date]) meta.append(element("time", { textContent: String(record[settings.date]).slice(0, 10) }));
+  for (const column of settings.chips) {
+    for (const value of items(record[column])) {
+      const chip = element("button", { className: "chip", type: "button", textContent: value, title: `Only ${value}` });
+      chip.addEventListener("click", () => actions.choose(column, value));
+      meta.append(chip);
+    }
+  }
+  meta.append(element("span", { className: "id", textContent: hit.id }));
+  if (hit.score) meta.append(element("span", { className: "score", textContent: hit.score.toFixed(3), title: hit.explanation?.formula ?? "score" }));
+  const text = settings.body.map((column) => record[column]).filter(Boolean).join("\n");
+  const like = element("button", { className: "quiet small", type: "button", textContent: "More like this" });
+  like.addEventListener("click", () => actions.like(hit.id, String(title)));
+  const [body, toggle] = text ? bodyOf(text, words) : [];
+  const byline = settings.byline && record[settings.byline]
+    ? element("p", { className: "byline", textContent: items(record[settings.byline]).join(", ") }) : null;
+  return element("li", { className: "card", tabIndex: -1 }, element("h2", {}, link), byline, meta, body, element("p", { className: "actions" }, toggle, like));
+}

@@ -1,0 +1,145 @@
+"""The search page in headless Chromium, on a collection that needs no encoder; no Chromium, no test."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import threading
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from isometry.search import Collection
+from isometry.serving import make_app
+from isometry.serving.page.layout import plan_layout
+
+playwright = pytest.importorskip("playwright.sync_api")
+uvicorn = pytest.importorskip("uvicorn")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
+HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script> graphs"
+PAPERS = [
+    ("a/1", "Walks on graphs", "We walk on graphs. Cats sleep.", "cs.IR", ["cs.IR", "cs.LG"], "2018-03-01"),
+    ("a/2", "Deep graphs", "Graphs are deep. Nothing else is said.", "cs.LG", ["cs.LG"], "2019-05-02"),
+    ("a/3", HOSTILE, HOSTILE, "cs.LG", ["<b>x</b>"], "2019-06-03"),
+    ("a/4", "Cooking rice", "Rice needs water and time.", "cs.IR", ["cs.IR"], "2020-01-04"),
+]
+
+
+def make_collection(path):
+    records = [
+        dict(zip(("id", "title", "abstract", "primary_category", "categories", "created"), paper, strict=True))
+        for paper in PAPERS
+    ]
+    schema = pa.Table.from_pylist(records).schema.remove(0)
+    collection = Collection.create(path, dimension=4, schema=schema, text_columns=["title", "abstract"])
+    collection.add(records, np.eye(4, dtype=np.float32) + 0.1)
+    return collection
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory):
+    with make_collection(tmp_path_factory.mktemp("page") / "papers") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def address(collection):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(make_app([collection]), log_level="warning"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(20)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as tool:
+        browser = tool.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    page = browser.new_page(viewport={"width": 1000, "height": 800})
+    page.set_default_timeout(30_000)
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    yield page
+    page.close()
+    assert complaints == []
+
+
+def titles(page) -> list[str]:
+    return page.locator("#results h2").all_inner_texts()
+
+
+def expect_titles(page, wanted: set[str]) -> None:
+    playwright.expect(page.locator("#results h2")).to_have_count(len(wanted))
+    assert set(titles(page)) == wanted
+
+
+def test_layout_of_a_collection(collection):
+    layout = plan_layout("papers", collection)
+    assert (layout.title, layout.body, layout.date, layout.modes) == ("title", ("abstract",), "created", ("text",))
+    assert [facet.expression for facet in layout.facets] == ["primary_category", "categories", "year(created)"]
+    assert layout.chips == ("categories",)
+
+
+def test_typing_answers_a_facet_narrows_and_the_address_restores(page, address):
+    page.goto(address)
+    playwright.expect(page.locator("#results h2")).to_have_count(4)
+    page.keyboard.press("/")
+    page.keyboard.type("graphs")
+    page.wait_for_url("**q=graphs*")
+    expect_titles(page, {"Walks on graphs", "Deep graphs", HOSTILE})
+    assert page.locator("#results li", has_text="Walks on").locator("mark").inner_text().strip() == "We walk on graphs."
+    page.locator("#facet-groups label", has_text="cs.IR").first.click()
+    expect_titles(page, {"Walks on graphs"})
+    assert "primary_category = 'cs.IR'" in page.locator("#command").text_content().replace("'\\''", "'")
+    there = page.url
+    page.go_back()
+    expect_titles(page, {"Walks on graphs", "Deep graphs", HOSTILE})
+    page.goto(there)
+    expect_titles(page, {"Walks on graphs"})
+    assert page.locator("#query").input_value() == "graphs"
+    assert page.locator("#facet-groups input:checked").count() == 1
+    page.locator("#query").press("Escape")
+    expect_titles(page, {"Walks on graphs", "Cooking rice"})
+
+
+def test_hostile_records_stay_text(page, address):
+    page.goto(f"{address}/?q=graphs")
+    card = page.locator("#results li", has_text="onerror")
+    playwright.expect(card).to_have_count(1)
+    assert card.locator("img, script, b").count() == 0
+    card.locator("h2 a").click()
+    playwright.expect(page.locator("h1")).to_have_text(HOSTILE)
+    assert page.locator("article img, article script, article b").count() == 0
+    assert "owned" not in page.evaluate("document.title.split(' ')")
+
+
+def test_keyboard_opens_a_record_and_more_like_it(page, address):
+    page.goto(f"{address}/?q=rice")
+    playwright.expect(page.locator("#results h2")).to_have_count(1)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/c/papers/record/a%2F4")
+    page.get_by_role("link", name="More like this").click()
+    playwright.expect(page.locator("#results h2")).to_have_count(3)
+    assert "Cooking rice" not in titles(page)
+
+
+def test_nothing_found_and_narrow_screens(page, address):
+    page.set_viewport_size({"width": 360, "height": 700})
+    page.goto(f"{address}/?q=zzzz")
+    playwright.expect(page.locator("#empty h2")).to_have_text("Nothing matches")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
