@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -42,7 +43,7 @@ class BertEngine:
                 name.removeprefix("bert."): value for name, value in load_file(folder / "model.safetensors").items()
             }
             self.bert = PackedBert(weights, config, layers or total, dtype)
-        except (KeyError, RuntimeError, OSError, ValueError) as error:
+        except (KeyError, RuntimeError, OSError, ValueError, SafetensorError) as error:
             raise InputError(f"'{folder / 'model.safetensors'}' is not a readable BERT model: {error}") from error
         self.max_tokens: int = settings["max_tokens"]
         self.tokens = Tokens(Tokenizer.from_file(str(folder / "tokenizer.json")), self.max_tokens)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from isometry.encoders.text.exits import truncate
@@ -29,7 +30,7 @@ class ModelEngine:
     def __init__(self, folder: Path, dtype: torch.dtype, device: str, layers: int | None = None) -> None:
         try:
             model: Any = load_text_model(folder, device=device)
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"'{folder}' cannot be loaded: {str(error).splitlines()[0]}") from error
@@ -41,7 +42,7 @@ class ModelEngine:
             model[0].register_forward_hook(_widen)
         self.model: Any = model.eval()
         self._lock = threading.Lock()
-        self.normalized = any(type(module).__name__ == "Normalize" for module in self.model)
+        self.normalized = type(list(self.model)[-1]).__name__ == "Normalize"
         self.modalities = tuple(kind for kind in ("text", "image") if kind in self.model.modalities)
         self.prompts = {key: value or "" for key, value in self.model.prompts.items()}
         if self.model.default_prompt_name:
