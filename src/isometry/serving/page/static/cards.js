@@ -13,7 +13,11 @@ export const recordAddress = (name, id) => `/c/${encodeURIComponent(name)}/recor
 const items = (value) => (value === null || value === undefined || value === "" ? [] : Array.isArray(value) ? value.map(String) : [String(value)]);
 
 function fill(paragraph, parts, before, after) {
-  const nodes = parts.map((part) => (part.marked ? element("mark", { textContent: part.text }) : document.createTextNode(part.text)));
+  const nodes = parts.flatMap((part) => {
+    if (!part.marked) return [part.text];
+    const end = part.text.trimEnd();
+    return [element("mark", { textContent: end }), part.text.slice(end.length)];
+  });
   paragraph.replaceChildren(...(before ? ["… "] : []), ...nodes, ...(after ? ["…"] : []));
 }
 

@@ -14,6 +14,7 @@ export function drawFacets(place, counts, state, settings, toggle) {
 function group(facet, values, state, toggle) {
   const chosen = state.filters.get(facet.expression) ?? new Set();
   const known = new Set(values.map((one) => String(one.value)));
+  if (facet.kind === "number") values = [...values].sort((one, other) => other.value - one.value);
   const all = [...[...chosen].filter((value) => !known.has(value)).map((value) => ({ value, count: 0 })), ...values];
   const open = unfolded.has(facet.expression);
   const rows = all.map((one, place) => {

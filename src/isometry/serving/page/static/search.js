@@ -125,7 +125,7 @@ function statusOf(result, asked) {
   const time = `${result.milliseconds < 10 ? result.milliseconds.toFixed(1) : Math.round(result.milliseconds)} ms`;
   const how = [result.plan.mode, result.plan.strategy].filter(Boolean).join(", ");
   const what = asked.query.trim() && asked.mode === "text" ? "with these words" : asked.query.trim() || asked.like ? "ranked" : "in the collection";
-  const sorted = result.plan.sorted ? ` · dated among the ${number(result.plan.sorted.of)} most relevant` : "";
+  const sorted = result.plan.sorted && result.plan.sorted.of < result.total ? ` · in order of date among the ${number(result.plan.sorted.of)} most relevant` : "";
   return `${number(result.total)} ${result.total === 1 ? "record" : "records"} ${filterOf(asked, settings) ? what + " under the filters" : what} · ${how} · ${time}${sorted}`;
 }
 

@@ -72,7 +72,11 @@ export function searchParameters(state, settings) {
 const sortOf = (state, settings) =>
   state.sort ? settings.date_expression + (state.sort === "new" ? " desc" : " asc") : "";
 
-const shell = (value) => (/^[\w./:=@-]+$/.test(value) ? value : "'" + value.replaceAll("'", "'\\''") + "'");
+function shell(value) {
+  if (/^[\w./:=@-]+$/.test(value)) return value;
+  if (value.includes("'") && !/["$`\\!]/.test(value)) return `"${value}"`;
+  return "'" + value.replaceAll("'", "'\\''") + "'";
+}
 
 export function command(state, settings) {
   const words = ["isometry", "search", shell(settings.name)];
