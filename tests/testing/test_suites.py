@@ -144,3 +144,13 @@ def test_wrong_compressors_are_caught(method, sentence, change):
         )
     with pytest.raises(AssertionError, match=sentence):
         check_compressor(part())
+
+
+def test_our_indexes_and_compressors_conform():
+    pytest.importorskip("faiss")
+    from isometry.compression import ProductQuantizer, RaBitQ, RecurrentBinary, ScalarQuantizer, SignBinarizer, Truncate
+    from isometry.search.indexes import FlatIndex
+
+    check_index(FlatIndex)
+    for compressor in (ProductQuantizer(), RaBitQ(), RecurrentBinary(), ScalarQuantizer(), SignBinarizer(), Truncate()):
+        check_compressor(compressor)

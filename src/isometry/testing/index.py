@@ -18,8 +18,8 @@ def check_index(
     Args:
         make: gives a fresh index, whose score is the inner product.
         dimension / rows: of the vectors that are tried.
-        exact: whether it must find exactly the nearest; else `recall` of the ten nearest on average, and ties only
-            among what it found.
+        exact: whether it must find exactly the nearest; else `recall` of the ten nearest on average, and a narrow
+            mask may leave it short of rows.
     """
     random = np.random.default_rng(5)
     vectors = random.standard_normal((rows, dimension)).astype(np.float32)
@@ -65,15 +65,17 @@ def _check_masks(index: Index, queries: np.ndarray, rows: int, exact: bool, trut
     scores, found = index.search(queries, 5, third)
     _check_shape(scores, found, len(queries), 5)
     assert bool(third[found[found >= 0]].all()), "a row outside the mask is found"
-    assert bool((found >= 0).all()), "fewer rows than k are found while the mask allows enough"
     if exact:
+        assert bool((found >= 0).all()), "fewer rows than k are found while the mask allows enough"
         best = np.argsort(-np.where(third, truth, -np.inf), axis=1, kind="stable")[:, :5]
         assert np.array_equal(found, best), "not the nearest rows within the mask"
     few = np.zeros(rows, bool)
     few[[7, 2]] = True
     scores, found = index.search(queries, 5, few)
     _check_shape(scores, found, len(queries), 5)
-    assert bool((np.sort(found, axis=1)[:, 3:] == [2, 7]).all()), "two allowed rows are not both found"
+    assert set(found.ravel().tolist()) <= {-1, 2, 7}, "a row outside a mask of two is found"
+    if exact:
+        assert bool((np.sort(found, axis=1)[:, 3:] == [2, 7]).all()), "two allowed rows are not both found"
     scores, found = index.search(queries, 5, np.zeros(rows, bool))
     assert bool((found == -1).all()) and bool(np.isneginf(scores).all()), "an empty mask must give padding alone"
     everything = index.search(queries[:2], rows + 7)
