@@ -18,8 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Attention scores held at once: 1M bfloat16 values are 2 MB, about a core's second-level cache.
-_SCORES = 1 << 20
+# oneDNN keeps code for each shape that it has met, about half a megabyte each: batches are filled up to a multiple of
+# this many rows, and longer texts attend one by one, so that few shapes occur. Without, 4,000 abstracts left 1.4 GB.
+_ROW_STEP = 64
+_LONG = 64
 _ROWS_HINT = 2048
 
 
@@ -95,41 +97,46 @@ class PackedBert:
     def __call__(self, ids: Sequence[np.ndarray]) -> Tensor:
         """Token ids of texts sorted by length to the last layer's states, float32 `(sum n_i, d)`."""
         lengths = [len(text) for text in ids]
-        flat = torch.from_numpy(np.concatenate(ids).astype(np.int64))
-        places = torch.from_numpy(np.concatenate([np.arange(length) for length in lengths]))
-        groups = self._groups(lengths)
+        spare = np.zeros(-sum(lengths) % _ROW_STEP, np.int64)
+        flat = torch.from_numpy(np.concatenate([*ids, spare]).astype(np.int64))
+        places = torch.from_numpy(np.concatenate([*(np.arange(length) for length in lengths), spare]))
+        runs = _runs(lengths)
         x = self.vocabulary[flat] + self.positions[places]
         x = F.layer_norm(x, (self.width,), *self.norm, self.epsilon)
         for layer in self.layers:
-            attended = layer["out"](self._attend(layer["mix"](x), groups)).add_(x)
+            attended = layer["out"](self._attend(layer["mix"](x), runs)).add_(x)
             x = F.layer_norm(attended, (self.width,), *layer["norm"], self.epsilon)
             x = F.layer_norm(layer["down"](layer["up"](x)).add_(x), (self.width,), *layer["last_norm"], self.epsilon)
-        return x.float()
+        return x[: len(flat) - len(spare)].float()
 
-    def _groups(self, lengths: Sequence[int]) -> list[tuple[int, int, int]]:
-        """Runs of equal length as (first token, texts, length), small enough for the cache."""
-        groups: list[tuple[int, int, int]] = []
-        start = 0
-        for length in lengths:
-            most = max(1, _SCORES // (self.heads * length * length))
-            if groups and groups[-1][2] == length and groups[-1][1] < most:
-                groups[-1] = (groups[-1][0], groups[-1][1] + 1, length)
-            else:
-                groups.append((start, 1, length))
-            start += length
-        return groups
-
-    def _attend(self, mixed: Tensor, groups: list[tuple[int, int, int]]) -> Tensor:
+    def _attend(self, mixed: Tensor, runs: list[tuple[int, int, int]]) -> Tensor:
+        """Queries, keys and values `(t, 3 d)` to what each token gathers from its own text `(t, d)`."""
         size = self.width // self.heads
-        out = torch.empty(len(mixed), self.width, dtype=mixed.dtype)
-        for start, texts, length in groups:
+        out = torch.zeros(len(mixed), self.width, dtype=mixed.dtype)
+        for start, texts, length in runs:
             rows = slice(start, start + texts * length)
-            query, key, value = mixed[rows].view(texts, length, 3, self.heads, size).permute(2, 0, 3, 1, 4).unbind(0)
-            if self.dtype == torch.bfloat16:
-                flat = (texts * self.heads, length, size)
-                scores = torch.bmm(query.reshape(flat), key.reshape(flat).transpose(1, 2)).softmax(-1)
-                found = torch.bmm(scores, value.reshape(flat)).view(texts, self.heads, length, size)
+            parts = mixed[rows].view(texts, length, 3, self.heads, size).permute(0, 2, 3, 1, 4)
+            if self.dtype == torch.bfloat16 and length > _LONG:
+                into = out[rows].view(texts, length, self.heads, size)
+                for text in range(texts):
+                    query, key, value = parts[text].contiguous()
+                    scores = torch.bmm(query, key.transpose(1, 2)).softmax(-1)
+                    into[text] = torch.bmm(scores, value).transpose(0, 1)
             else:
+                query, key, value = parts.unbind(1)
                 found = F.scaled_dot_product_attention(query, key, value, scale=1.0)
-            out[rows].view(texts, length, self.heads, size).copy_(found.transpose(1, 2))
+                out[rows].view(texts, length, self.heads, size).copy_(found.transpose(1, 2))
         return out
+
+
+def _runs(lengths: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Texts of equal length behind one another, as (first token, texts, length)."""
+    runs: list[tuple[int, int, int]] = []
+    start = 0
+    for length in lengths:
+        if runs and runs[-1][2] == length:
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1, length)
+        else:
+            runs.append((start, 1, length))
+        start += length
+    return runs
