@@ -64,3 +64,12 @@ def test_saved_files_are_checked(kind, tmp_path):
         kind().load(tmp_path / "none", x, source=[])
     with pytest.raises(ShapeError, match="built is"):
         kind().build_prefix(x, 3001)
+
+
+@pytest.mark.parametrize("make", [HNSWIndex, IVFIndex])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_vectors_that_are_no_numbers_are_named(make, value):
+    vectors = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32)
+    vectors[217, 3] = value
+    with pytest.raises(ShapeError, match="vector 217 holds NaN or infinity"):
+        make().build(vectors)

@@ -283,3 +283,22 @@ def test_papers_are_found_with_many_clients(served):
             wanted = {paper["title"]: served.search(paper["title"], k=3).hits[0].id for paper in papers(60)}
             found = list(pool.map(lambda title: http.get("/search", params={"query": title, "k": 3}).json(), wanted))
     assert [one["hits"][0]["id"] for one in found] == list(wanted.values())
+
+
+def test_usage_counts_the_tokens_of_the_bundled_model(tmp_path):
+    """As the model's own tokenizer counts, special tokens included, not as words."""
+    pytest.importorskip("sentence_transformers")
+    from isometry.encoders import load_encoder
+
+    with Collection.create(tmp_path / "c", encoder=load_encoder(), schema=None) as made:
+        with TestClient(make_app([made])) as client:
+            text = "antidisestablishmentarianism indeed"
+            usage = client.post("/v1/embeddings", json={"input": text}).json()["usage"]
+            twice = client.post("/v1/embeddings", json={"input": [text, text]}).json()["usage"]
+    from transformers import AutoTokenizer
+
+    from isometry.encoders.load import default_folder
+
+    expected = len(AutoTokenizer.from_pretrained(default_folder())(text)["input_ids"])
+    assert usage == {"prompt_tokens": expected, "total_tokens": expected} and expected > 4
+    assert twice["total_tokens"] == 2 * expected

@@ -100,6 +100,10 @@ class SentenceEncoder:
         for texts in batches:
             yield self.encode(texts, batch_size)
 
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        """Tokens that `encode` reads of the texts together, special tokens and the document prompt included."""
+        return int(self._engine.prepare(list(texts), self._description.document_prompt)[1].sum())
+
     def encode_tokens(self, texts: Iterable[str], batch_size: int = 64) -> tuple[np.ndarray, np.ndarray]:
         """Documents to one vector of length one per token, special tokens included, for late interaction.
 

@@ -65,11 +65,9 @@ class BatchingEncoder:
         return self._ask("encode_images", images)
 
     def tokens(self, texts: Sequence[str]) -> int:
-        """Tokens in the texts as the model counts them."""
-        tokenizer = getattr(getattr(self._loaded(), "model", None), "tokenizer", None)
-        if tokenizer is None:
-            return sum(len(text.split()) for text in texts)
-        return sum(len(ids) for ids in tokenizer(list(texts), truncation=True, verbose=False)["input_ids"])
+        """Tokens that the model reads of the texts; words where the encoder does not count (it need not)."""
+        count = getattr(self._loaded(), "count_tokens", None)
+        return int(count(texts)) if count is not None else sum(len(text.split()) for text in texts)
 
     def warm(self) -> None:
         """Load now, in the background."""

@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from http.cookies import SimpleCookie
+from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -114,7 +114,7 @@ class Guard:
         cookie: SimpleCookie = SimpleCookie()
         try:
             cookie.load(headers.get("cookie", ""))
-        except Exception:
+        except CookieError:
             cookie = SimpleCookie()
         if COOKIE in cookie and hmac.compare_digest(cookie[COOKIE].value.encode(), self._token):
             return None

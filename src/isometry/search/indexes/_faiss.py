@@ -16,6 +16,7 @@ from isometry.search.indexes._inputs import check_allowed, check_queries
 from isometry.search.indexes.flat import FlatIndex
 from isometry.search.kernels.exact import exact_scorer, top_k
 
+_CHECKED_ROWS = 16384
 _FORMAT = "isometry-faiss@1"
 Self = TypeVar("Self", bound="FaissIndex")
 
@@ -152,4 +153,8 @@ class FaissIndex:
 def _checked(vectors: np.ndarray) -> np.ndarray:
     if vectors.ndim != 2 or vectors.dtype != np.float32 or not vectors.flags.c_contiguous:
         raise ShapeError(f"vectors are {vectors.dtype} of shape {vectors.shape}; give C-contiguous float32 (n, d).")
+    for start in range(0, len(vectors), _CHECKED_ROWS):
+        bad = ~np.isfinite(vectors[start : start + _CHECKED_ROWS]).all(axis=1)
+        if bad.any():
+            raise ShapeError(f"vector {start + int(np.flatnonzero(bad)[0])} holds NaN or infinity; leave it out.")
     return vectors
