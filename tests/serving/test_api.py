@@ -290,11 +290,13 @@ def test_usage_counts_the_tokens_of_the_bundled_model(tmp_path):
     pytest.importorskip("sentence_transformers")
     from isometry.encoders import load_encoder
 
-    with Collection.create(tmp_path / "c", encoder=load_encoder(), schema=None) as made:
-        with TestClient(make_app([made])) as client:
-            text = "antidisestablishmentarianism indeed"
-            usage = client.post("/v1/embeddings", json={"input": text}).json()["usage"]
-            twice = client.post("/v1/embeddings", json={"input": [text, text]}).json()["usage"]
+    with (
+        Collection.create(tmp_path / "c", encoder=load_encoder(), schema=None) as made,
+        TestClient(make_app([made])) as client,
+    ):
+        text = "antidisestablishmentarianism indeed"
+        usage = client.post("/v1/embeddings", json={"input": text}).json()["usage"]
+        twice = client.post("/v1/embeddings", json={"input": [text, text]}).json()["usage"]
     from transformers import AutoTokenizer
 
     from isometry.encoders.load import default_folder
