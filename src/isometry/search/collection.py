@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from isometry.errors import CorruptionError, ExistsError, FingerprintError, InputError, NotFoundError, ShapeError
-from isometry.search import queries
+from isometry.search import counting, queries
 from isometry.search.export import export_parquet, take_snapshot
 from isometry.search.filters import compile_filter
 from isometry.search.store import database
@@ -299,13 +299,29 @@ class Collection:
             return int(snapshot.connection.execute(sql, compiled.parameters).fetchone()[0])
 
     def facets(
-        self, columns: Sequence[str], *, where: str | None = None, limit: int = 20
+        self,
+        columns: Sequence[str],
+        *,
+        query: str | None = None,
+        like: str | None = None,
+        mode: Mode = "vector",
+        where: str | None = None,
+        limit: int = 20,
     ) -> dict[str, list[dict[str, Any]]]:
-        """For each attribute (or function of one, as `year(created)`) its most frequent values and their counts."""
+        """For each attribute (or function of one, as `year(created)`) its most frequent values and their counts.
+
+        Counted are the records that pass the filter. With `query` in mode 'text': those of them that hold its words. With
+        `query` in the other modes, or `like`, which rank every record: the 200 most relevant of them, as sorting does.
+        """
         if not 1 <= limit <= 10_000:
             raise InputError(f"limit is {limit} and may be 1 to 10,000")
+        closest = None
+        if like is not None or (query is not None and mode != "text"):
+            found = self.search(query, like=like, k=queries.DEPTH, where=where, mode=mode)
+            closest = [hit.id for hit in found.hits]
         with self.read() as snapshot:
-            return {column: queries.facet(snapshot, column, where, limit) for column in columns}
+            among = counting.among(snapshot, where, closest=closest, words=query if closest is None else None)
+            return {column: counting.facet(snapshot, column, among, limit) for column in columns}
 
     def search(
         self,

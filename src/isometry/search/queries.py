@@ -337,23 +337,3 @@ def fetch(snapshot: Snapshot, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
             record[column.name] = readable(value, column.kind)
         found[row] = record
     return found
-
-
-def facet(snapshot: Snapshot, name: str, where: str | None, limit: int) -> list[dict[str, Any]]:
-    """Most frequent values of an attribute with their counts; the items of lists are counted one by one."""
-    sql, kind, needs = attribute_sql(name, snapshot.columns)
-    condition, parameters = "1", ()
-    if where is not None:
-        compiled = compile_filter(where, snapshot.columns)
-        condition, parameters, needs = compiled.sql, compiled.parameters, needs or compiled.needs_documents
-    tables = "records r JOIN documents d ON d.row = r.row" if needs else "records r"
-    if kind == "list":
-        number = int(sql.split(".c")[1])
-        tables += f" JOIN members f ON f.row = r.row AND f.column = {number}"
-        sql = "f.value"
-    rows = snapshot.connection.execute(
-        f"SELECT {sql}, count(*) FROM {tables} WHERE {condition} AND {sql} IS NOT NULL"
-        f" GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {int(limit)}",
-        parameters,
-    )
-    return [{"value": readable(value, "bool" if kind == "bool" else "string"), "count": count} for value, count in rows]

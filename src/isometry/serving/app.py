@@ -167,7 +167,18 @@ def _asked(
     return SearchBody(query=query, like=like, k=k, offset=offset, where=where, mode=mode, sort=sort, explain=explain)
 
 
+class FacetBody(BaseModel):
+    """Which records are counted, with the names of a search."""
+
+    query: str | None = None
+    like: str | None = None
+    mode: Mode = "vector"
+    where: str | None = None
+    limit: int = 20
+
+
 SearchQuery = Annotated[SearchBody, Depends(_asked)]
+FacetQuery = Annotated[FacetBody, Depends()]
 Columns = Annotated[list[str], Query()]
 
 
@@ -259,7 +270,9 @@ def _add_reading(app: FastAPI, named: dict[str, Collection], limits: Limits) -> 
         )  # fmt: skip
         answer = result.to_dict()
         if body.facets:
-            answer["facets"] = collection.facets(body.facets[:50], where=body.where)
+            answer["facets"] = collection.facets(
+                body.facets[:50], query=body.query, like=body.like, mode=body.mode, where=body.where
+            )
         return JSONResponse(answer)
 
     def found(name: str | None, identity: str) -> JSONResponse:
@@ -268,10 +281,15 @@ def _add_reading(app: FastAPI, named: dict[str, Collection], limits: Limits) -> 
             raise NotFoundError(f"no record '{identity}'")
         return JSONResponse(record)
 
-    def counted(name: str | None, columns: list[str], where: str | None, limit: int) -> JSONResponse:
+    def counted(name: str | None, columns: list[str], asked: FacetBody) -> JSONResponse:
         if len(columns) > 50:
             raise InputError(f"{len(columns)} attributes were given and at most 50 are counted at once")
-        return JSONResponse({"facets": chosen(name).facets(columns, where=where, limit=min(limit, limits.k))})
+        if asked.query is not None:
+            _check_texts([asked.query], limits)
+        values = chosen(name).facets(
+            columns, query=asked.query, like=asked.like, mode=asked.mode, where=asked.where, limit=min(asked.limit, limits.k)
+        )  # fmt: skip
+        return JSONResponse({"facets": values})
 
     @app.get("/collections")
     def list_collections() -> JSONResponse:
@@ -304,9 +322,10 @@ def _add_reading(app: FastAPI, named: dict[str, Collection], limits: Limits) -> 
         return searched(name, SearchBody(like=identity, k=k, where=where))
 
     @app.get("/collections/{name}/facets")
-    def facets(name: str, columns: Columns, where: str | None = None, limit: int = 20) -> JSONResponse:
-        """Most frequent values of attributes."""
-        return counted(name, columns, where, limit)
+    def facets(name: str, columns: Columns, asked: FacetQuery) -> JSONResponse:
+        """Most frequent values of attributes among the records that pass the filter, hold the words (mode text), or are
+        the 200 most relevant (other modes, `like`)."""
+        return counted(name, columns, asked)
 
     @app.get("/search")
     def search_the_only(given: SearchQuery) -> JSONResponse:
@@ -324,9 +343,9 @@ def _add_reading(app: FastAPI, named: dict[str, Collection], limits: Limits) -> 
         return searched(None, SearchBody(like=identity, k=k, where=where))
 
     @app.get("/facets")
-    def facets_of_the_only(columns: Columns, where: str | None = None, limit: int = 20) -> JSONResponse:
+    def facets_of_the_only(columns: Columns, asked: FacetQuery) -> JSONResponse:
         """As /collections/{name}/facets, where one collection is served."""
-        return counted(None, columns, where, limit)
+        return counted(None, columns, asked)
 
 
 def _add_writing(app: FastAPI, named: dict[str, Collection], limits: Limits, writable: bool) -> None:
