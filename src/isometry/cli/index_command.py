@@ -31,6 +31,7 @@ def index(
         str | None, typer.Option("--format", help="of the source, where its name does not say it")
     ] = None,
     encoder: Annotated[str, typer.Option("--encoder", help="model folder or name")] = "default",
+    download: Annotated[bool, typer.Option("--download", help="fetch an --encoder that only the hub has")] = False,
     on_bad_row: Annotated[
         Literal["error", "skip"], typer.Option("--on-bad-row", help="error: stop before writing; skip: set aside")
     ] = "error",
@@ -54,7 +55,7 @@ def index(
         report = ingest(
             given,
             into,
-            load_encoder=lambda held: _load(encoder, held, tell),
+            load_encoder=lambda held: _load(encoder, held, download),
             on_check=on_check,
             on_progress=on_progress,
         )
@@ -79,8 +80,8 @@ def _types(value: str | None) -> dict[str, str] | None:
     return {name.strip(): kind.strip() for name, _, kind in pairs}
 
 
-def _load(name: str, held: str | None, say: Any) -> Any:
+def _load(name: str, held: str | None, download: bool) -> Any:
     """The encoder asked for; where none was asked for, the one that the collection remembers."""
     from isometry.encoders import load_encoder
 
-    return load_encoder(held if held is not None and name == "default" else name)
+    return load_encoder(held if held is not None and name == "default" else name, download=download)

@@ -128,10 +128,9 @@ def _find(name: str, download: bool) -> tuple[Path, str]:
     try:
         folder = Path(snapshot_download(name, local_files_only=not download, allow_patterns=_FILES))
     except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
-        hint = "" if download else "; fetch it first, or pass download=True to load_encoder"
-        raise NotFoundError(
-            f"no encoder '{name}': neither a folder nor a model in the local hub cache{hint}"
-        ) from error
+        asked = "in the local hub cache; 'isometry index --download' (download=True in Python) fetches it"
+        where = "that the hub gives" if download else asked
+        raise NotFoundError(f"no encoder '{name}': neither a folder nor a model {where}") from error
     if not (folder / "modules.json").is_file():
         raise NotFoundError(f"'{name}' is not a sentence-transformers model: it has no modules.json")
     return folder, name
