@@ -40,7 +40,9 @@ def demo(
     from isometry.search.ingest import ingest
 
     folder = into or _cache()
-    source = open_source(dataset_path("arxiv/arxiv-small"), lists=("categories",))
+    source = open_source(
+        dataset_path("arxiv/arxiv-small"), lists=("categories",), types={"created": "date", "updated": "date"}
+    )
     tell(f"Indexing the bundled papers into {folder}; a second run only checks them.")
     encoders = {}
 

@@ -30,6 +30,9 @@ def index(
     format: Annotated[
         str | None, typer.Option("--format", help="of the source, where its name does not say it")
     ] = None,
+    encoding: Annotated[
+        str, typer.Option("--encoding", help="of text files that are not UTF-8, as latin-1 or utf-16")
+    ] = "utf-8",
     encoder: Annotated[str, typer.Option("--encoder", help="model folder or name")] = "default",
     download: Annotated[bool, typer.Option("--download", help="fetch an --encoder that only the hub has")] = False,
     on_bad_row: Annotated[
@@ -44,7 +47,7 @@ def index(
     rejects = into.absolute().parent / f"{into.name}.rejects.jsonl"
     given = open_source(
         source, text=_listed(text), image=image, id=id, lists=_listed(lists) or (), types=_types(types),
-        on_bad_row=on_bad_row, rejects=rejects, format=format,
+        on_bad_row=on_bad_row, rejects=rejects, format=format, encoding=encoding,
     )  # fmt: skip
     for note in given.notes:
         tell(note)

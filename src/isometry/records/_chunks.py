@@ -68,11 +68,13 @@ class Reader(ABC):
         schema: its columns as they are, where they are typed.
         sample_rows: rows from which columns are guessed and types inferred.
         notes: what the reader decided by itself, one sentence each.
+        encoding: of its text; 'utf-8' where the format says so itself.
         holder: keeps what the reader needs (a temporary file) as long as the reader lives.
     """
 
     typed = False
     sample_rows = SAMPLE_ROWS
+    encoding = "utf-8"
     holder: object = None
     total: int | None = None
     schema: pa.Schema | None = None

@@ -33,12 +33,14 @@ def clean(chunk: Chunk, plan: Plan, folder: Path | None) -> tuple[pa.RecordBatch
         ids = pc.cast(pa.array(np.asarray(chunk.rows, np.int64) + chunk.offset), pa.string())
     else:
         ids, reasons = _ids(_column(chunk, plan.id_column))
+        name = plan.id_column
+        reasons = {at: _advised(one, name, plan) if one.endswith("UTF-8") else one for at, one in reasons.items()}
         note(plan.id_column, reasons)
 
     arrays = []
     for column in plan.columns:
         array, reasons = convert(_column(chunk, column.source), column.type, column.asked)
-        note(column.source, {place: f"{reason}{_advice(column.source)}" for place, reason in reasons.items()})
+        note(column.source, {place: _advised(reason, column.source, plan) for place, reason in reasons.items()})
         if pa.types.is_string(array.type):
             note(column.source, _too_long(array))
             array = without_control_characters(array)
@@ -72,8 +74,14 @@ def _column(chunk: Chunk, name: str) -> pa.Array | list:
     return [None] * len(chunk) if found is None else found
 
 
-def _advice(column: str) -> str:
-    return f"; correct it, or read the column as text with --types {column}=string"
+def _advised(reason: str, column: str, plan: Plan) -> str:
+    """What is wrong with a value, and what to do about it."""
+    if not reason.endswith("UTF-8"):
+        return f"{reason}; correct it, or read the column as text with --types {column}=string"
+    if plan.encoding is None:
+        return f"{reason}; write the file again with texts in UTF-8"
+    said = reason.removesuffix("UTF-8") + plan.encoding.upper()
+    return f"{said}; name the file's encoding, as in --encoding {'latin-1' if plan.encoding == 'utf-8' else 'cp1252'}"
 
 
 def _ids(values: pa.Array | list) -> tuple[pa.Array, dict[int, str]]:

@@ -71,12 +71,12 @@ class DelimitedReader(Reader):
     passed over. A csv file whose header has more `;`, tabs or `|` than commas is read with that separator.
     """
 
-    def __init__(self, path: Path, name: str, separator: str | None = None) -> None:
+    def __init__(self, path: Path, name: str, separator: str | None = None, encoding: str = "utf-8") -> None:
         super().__init__(name, path.parent)
-        self.path = path
+        self.path, self.encoding = path, encoding
         # The limit of the csv module is one for the whole process: it is raised, never lowered.
         csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
-        with guarded(name), open_text(path, name) as text:
+        with guarded(name), open_text(path, name, encoding) as text:
             header = read_line(text, name, 1)
         refuse_binary(header.encode("utf-8", "surrogateescape")[:8], name)
         self.separator = separator or self._guess_separator(header)
@@ -113,7 +113,7 @@ class DelimitedReader(Reader):
                 yield line, fields
 
     def _read_header(self) -> list[str]:
-        with guarded(self.name), open_text(self.path, self.name) as text:
+        with guarded(self.name), open_text(self.path, self.name, self.encoding) as text:
             _, header = next(self._records(_Lines(text, self.name)), (0, ""))
         if not header:
             raise InputError(f"{self.name} is empty: give a file with a header line and records")
@@ -125,7 +125,8 @@ class DelimitedReader(Reader):
         for name in names:
             if any("\udc80" <= letter <= "\udcff" for letter in name):
                 raise InputError(
-                    f"{self.name}: the header is not UTF-8 in column {shown(name)}; save the file as UTF-8"
+                    f"{self.name}: the header is not {self.encoding.upper()} in column {shown(name)}; name the file's "
+                    "encoding, as in --encoding latin-1"
                 )
             if names.count(name) > 1:
                 raise InputError(f"{self.name}: the header names the column '{name}' twice; rename one of them")
@@ -133,7 +134,7 @@ class DelimitedReader(Reader):
 
     def chunks(self, rows: int) -> Iterator[Chunk]:
         row = 0
-        with open_text(self.path, self.name) as text:
+        with open_text(self.path, self.name, self.encoding) as text:
             lines = _Lines(text, self.name)
             records = self._records(lines)
             next(records)

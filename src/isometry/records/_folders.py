@@ -13,7 +13,7 @@ from typing import Any
 from isometry.errors import InputError
 from isometry.records._chunks import CHUNK_BYTES, MAX_TEXT_BYTES, BadRow, Chunk, Reader
 from isometry.records._images import IMAGE_SUFFIXES, image_size
-from isometry.records._streams import format_of_name, show_path
+from isometry.records._streams import codec, format_of_name, show_path
 from isometry.records._types import normal_type
 
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".markdown", ".rst", ".org", ".adoc", ".tex")
@@ -66,9 +66,9 @@ class TextFolderReader(Reader):
 
     sample_rows = 100
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, encoding: str = "utf-8") -> None:
         super().__init__(name, folder)
-        self.root = folder
+        self.root, self.encoding = folder, encoding
 
     def chunks(self, rows: int) -> Iterator[Chunk]:
         yield from _file_chunks(self, "texts", rows, self._record)
@@ -80,7 +80,7 @@ class TextFolderReader(Reader):
             return "it is not an ordinary file"
         if status.st_size > MAX_TEXT_BYTES:
             return f"the file has {status.st_size:,} bytes; at most {MAX_TEXT_BYTES:,} are taken, so split it"
-        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
+        text = path.read_bytes().decode(codec(self.encoding), "surrogateescape")
         return {"id": file, "text": text, "path": file, "modified": _modified(status)}
 
 
@@ -118,6 +118,7 @@ class ShardsReader(Reader):
             raise InputError(f"the folder {name} holds {len(self.files):,} files; at most {_MAX_SHARDS:,} are read")
         first = self._reader(self.files[0])
         self.typed, self.schema, self.separator = first.typed, first.schema, getattr(first, "separator", None)
+        self.encoding = first.encoding
         totals = [first.total]
         for file in self.files[1:]:
             reader = self._reader(file)

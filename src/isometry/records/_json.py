@@ -9,7 +9,7 @@ from typing import Any
 
 from isometry.errors import InputError
 from isometry.records._chunks import CHUNK_BYTES, MAX_COLUMNS, BadRow, Chunk, Reader, shown
-from isometry.records._streams import guarded, open_bytes, open_text, read_line, refuse_binary
+from isometry.records._streams import codec, guarded, open_bytes, open_text, read_line, refuse_binary
 
 MAX_JSON_BYTES = 256 << 20
 
@@ -17,15 +17,16 @@ MAX_JSON_BYTES = 256 << 20
 class JsonLinesReader(Reader):
     """One json object a line; empty lines are passed over."""
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Path, name: str, encoding: str = "utf-8") -> None:
         super().__init__(name, path.parent)
-        self.path = path
+        self.path, self.encoding = path, encoding
         with guarded(name), open_bytes(path) as stream:
-            refuse_binary(stream.read(8), name)
+            if encoding == "utf-8":
+                refuse_binary(stream.read(8), name)
 
     def chunks(self, rows: int) -> Iterator[Chunk]:
         row = line = 0
-        with open_text(self.path, self.name) as text:
+        with open_text(self.path, self.name, self.encoding) as text:
             ended = False
             while not ended:
                 records: list[dict] = []
@@ -57,9 +58,9 @@ class JsonLinesReader(Reader):
 class JsonArrayReader(Reader):
     """A json file holding one array of objects. It is parsed as a whole, so its size is bounded."""
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Path, name: str, encoding: str = "utf-8") -> None:
         super().__init__(name, path.parent)
-        self.path = path
+        self.path, self.encoding = path, encoding
 
     def chunks(self, rows: int) -> Iterator[Chunk]:
         values = self._load()
@@ -69,7 +70,8 @@ class JsonArrayReader(Reader):
     def _load(self) -> list[Any]:
         with guarded(self.name), open_bytes(self.path) as stream:
             content = stream.read(MAX_JSON_BYTES + 1)
-        refuse_binary(content[:8], self.name)
+        if self.encoding == "utf-8":
+            refuse_binary(content[:8], self.name)
         if len(content) > MAX_JSON_BYTES:
             raise InputError(
                 f"{self.name} is larger than {MAX_JSON_BYTES >> 20} MB, too much for one json array: "
@@ -78,9 +80,12 @@ class JsonArrayReader(Reader):
         if not content.strip():
             raise InputError(f"{self.name} is empty: give a file with records in it")
         try:
-            values = json.loads(content.decode("utf-8-sig"))
+            values = json.loads(content.decode(codec(self.encoding)))
         except UnicodeDecodeError as error:
-            raise InputError(f"{self.name} is not UTF-8 at byte {error.start}: save it as UTF-8") from None
+            raise InputError(
+                f"{self.name} is not {self.encoding.upper()} at byte {error.start}: name its encoding, as in "
+                "--encoding latin-1"
+            ) from None
         except RecursionError:
             raise InputError(f"{self.name} is nested too deeply: flatten it") from None
         except ValueError as error:

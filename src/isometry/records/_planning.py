@@ -39,13 +39,15 @@ class ColumnPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """How chunks of a source become records. `id_column` is None where rows are numbered."""
+    """How chunks of a source become records. `id_column` is None where rows are numbered; `encoding` is None where the
+    source's format has its own types and texts."""
 
     id_column: str | None
     columns: tuple[ColumnPlan, ...]
     text_columns: tuple[str, ...]
     image_column: str | None
     notes: tuple[str, ...]
+    encoding: str | None = None
 
     @property
     def schema(self) -> pa.Schema:
@@ -114,6 +116,7 @@ def make_plan(
         tuple(renamed[name] for name in text_columns),
         image_column and renamed[image_column],
         tuple(notes),
+        None if reader.typed else reader.encoding,
     )
 
 

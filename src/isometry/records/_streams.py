@@ -6,6 +6,7 @@ import io
 import os
 import stat
 import tempfile
+from codecs import lookup
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,17 @@ def format_of_name(path: Path) -> str | None:
     return _SUFFIXES.get(suffixes[-1]) if suffixes else None
 
 
-def format_of_content(path: Path, name: str) -> str:
+def known_encoding(name: str) -> str:
+    """The encoding's own name, 'utf-8' for any spelling of it. Raises InputError where there is none of that name."""
+    try:
+        io.TextIOWrapper(io.BytesIO(), encoding=name).close()  # refuses 'hex' and 'zip' too, which are no text
+        found = lookup(name)
+    except (LookupError, ValueError):
+        raise InputError(f"no encoding '{name}'; write it as utf-8, latin-1, cp1252, utf-16 or shift_jis") from None
+    return "utf-8" if found.name in ("utf-8", "utf-8-sig") else found.name
+
+
+def format_of_content(path: Path, name: str, encoding: str = "utf-8") -> str:
     """Format by the first bytes; text that is none of the others is csv.
 
     Raises:
@@ -40,6 +51,8 @@ def format_of_content(path: Path, name: str) -> str:
     """
     with guarded(name), open_bytes(path) as stream:
         head = stream.read(65536)
+    if encoding != "utf-8" and not head.startswith((b"PAR1", b"ARROW1", b"PK\x03\x04")):
+        head = head.decode(encoding, "ignore").encode("utf-8", "ignore")
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if not text:
         raise InputError(f"{name} is empty: give a file with records in it")
@@ -61,7 +74,7 @@ def refuse_binary(head: bytes, name: str) -> None:
     if head.startswith(b"PK\x03\x04"):
         raise InputError(f"{name} is a zip or Excel file: unpack it, or save the sheet as csv")
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise InputError(f"{name} is text in UTF-16: save it as UTF-8")
+        raise InputError(f"{name} is text in UTF-16: read it with --encoding utf-16")
     if head.startswith((b"PAR1", b"ARROW1")):
         kind = "parquet" if head.startswith(b"PAR1") else "arrow"
         raise InputError(f"{name} is a {kind} file by its content: name it so, or give --format {kind}")
@@ -102,14 +115,19 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def open_text(path: Path, name: str) -> Iterator[io.TextIOWrapper]:
-    """The file as text. Bytes that are not UTF-8 become lone surrogates, so that their row can be named later."""
+def open_text(path: Path, name: str, encoding: str = "utf-8") -> Iterator[io.TextIOWrapper]:
+    """The file as text. Bytes that are not of the encoding become lone surrogates, so that their row can be named."""
     with open_bytes(path) as stream:
-        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        text = io.TextIOWrapper(stream, encoding=codec(encoding), errors="surrogateescape", newline="")
         try:
             yield text
         finally:
             text.detach()
+
+
+def codec(encoding: str) -> str:
+    """What decodes a file from its beginning: UTF-8 may start with a mark."""
+    return "utf-8-sig" if encoding == "utf-8" else encoding
 
 
 def read_line(text: io.TextIOWrapper, name: str, line: int) -> str:
@@ -134,6 +152,10 @@ def guarded(name: str, place: str = "") -> Iterator[None]:
         cause = " ".join(str(error).split(". Detail:")[0].split())[:160].rstrip(".")
         raise RecordError(
             name, None, None, f"the file is cut off or damaged{place} ({cause}); get a whole copy of it"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise RecordError(
+            name, None, None, f"the text{place} is not {error.encoding.upper()} ({error.reason}); name its encoding"
         ) from error
 
 

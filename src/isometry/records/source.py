@@ -127,6 +127,7 @@ def open_source(
     on_bad_row: Literal["error", "skip"] = "error",
     rejects: Path | None = None,
     format: str | None = None,
+    encoding: str = "utf-8",
     batch_rows: int = 1024,
 ) -> Source:
     """Open records from a file, a folder, standard input or a Python object.
@@ -144,13 +145,14 @@ def open_source(
         on_bad_row: 'error' stops at the first bad row, 'skip' leaves bad rows out.
         rejects: file for the bad rows in 'skip' mode, as json lines `{"file", "row", "column", "reason", "record"}`.
         format: the format where neither name nor content says it.
+        encoding: of csv, tsv, json and text files, as Python names it ('latin-1', 'cp1252', 'utf-16').
         batch_rows: most rows in a batch.
 
     Raises:
         NotFoundError: no such file. InputError: not a source of records, or a column that is not there.
 
     What counts as a bad row: a missing, repeated or overlong id, or one with control characters; nothing in any text
-    column (nor the image column); a text above 16 MB or not UTF-8; a value that does not fit its column's type; a csv
+    column (nor the image column); a text above 16 MB or not in its encoding; a value that does not fit its column's type; a csv
     row with too few or too many fields or an open quote; a json line that is not an object; an image that cannot be
     decoded. NaN and infinity become null; control characters in texts become spaces.
     """
@@ -158,7 +160,7 @@ def open_source(
         raise InputError(f"on_bad_row is 'error' or 'skip', not '{on_bad_row}'")
     if batch_rows < 1:
         raise InputError(f"batch_rows must be at least 1, not {batch_rows}")
-    reader = open_reader(source, format)
+    reader = open_reader(source, format, encoding)
     plan = make_plan(reader, text=_names(text), image=image, id=id, lists=_names(lists) or (), types=dict(types or {}))
     return Source(reader, plan, on_bad_row == "skip", None if rejects is None else Path(rejects), batch_rows)
 
