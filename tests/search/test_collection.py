@@ -220,6 +220,46 @@ def test_wrong_input_changes_nothing(numbered):
     assert (len(numbered), numbered.version) == before and numbered.verify().ok
 
 
+def test_a_write_that_fails_leaves_no_new_column(tmp_path):
+    with Collection.create(tmp_path / "c", dimension=2) as opened:
+        opened.upsert([{"id": "a", "n": 1}], np.eye(2)[:1])
+        before = (opened.version, opened.schema)
+        for records, vectors in (
+            ([{"id": "b", "new": 1}], None),
+            ([{"id": "b", "n": "x", "new": 2}], np.ones((1, 2))),
+            ([{"id": "b", "new": 2**70}], np.ones((1, 2))),
+            ([{"id": "b", "new": 1}, {"id": "c", "new": "x"}], np.ones((2, 2))),
+            ([{"id": "b", "": 1}], np.ones((1, 2))),
+            ([{"id": "b", "a\nb": 1}], np.ones((1, 2))),
+        ):
+            with pytest.raises(InputError) as caught:
+                opened.upsert(records, vectors)
+            assert "\n" not in str(caught.value) and (opened.version, opened.schema) == before
+        opened.upsert([{"id": "b", "new": 2}], np.ones((1, 2)))
+        assert opened.get("b") == [{"id": "b", "n": None, "new": 2}] and opened.verify().ok
+
+
+def test_attributes_that_only_later_records_have_are_kept(tmp_path):
+    with Collection.create(tmp_path / "c", dimension=2) as opened:
+        opened.upsert([{"id": "a"}, {"id": "b", "n": 1}, {"id": "c", "m": [1.5]}], np.ones((3, 2)))
+        assert opened.get(["b", "c"]) == [{"id": "b", "n": 1, "m": None}, {"id": "c", "n": None, "m": [1.5]}]
+
+
+def test_half_a_surrogate_pair_is_refused_everywhere(numbered):
+    half = "x\ud800"
+    before = numbered.version
+    for call in (
+        lambda: numbered.search(half, mode="text"), lambda: numbered.search(like=half),
+        lambda: numbered.search(where=f"title = '{half}'"), lambda: numbered.search(sort=half),
+        lambda: numbered.count(f"title = '{half}'"), lambda: numbered.upsert([{"id": half}], np.ones((1, 16))),
+        lambda: numbered.upsert([{"id": "a", "title": half}], np.ones((1, 16))),
+        lambda: numbered.upsert([{"id": "a", half: 1}], np.ones((1, 16))),
+    ):  # fmt: skip
+        with pytest.raises(InputError):
+            call()
+    assert numbered.get(half) == [None] and numbered.delete(half) == 0 and numbered.version <= before + 1
+
+
 def test_small_cases(tmp_path):
     with Collection.create(tmp_path / "c", dimension=2) as opened:
         assert opened.search(vector=[1, 0], k=5).hits == [] and opened.search(k=5).hits == []

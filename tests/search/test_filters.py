@@ -236,3 +236,73 @@ def test_membership_in_separated_text(tmp_path):
 
 def test_year_without_an_attribute_of_that_name_is_that_of_the_date(collection):
     assert collection.count("year >= 2018") == collection.count("year(created) >= 2018") > 0
+
+
+def test_moments_compare_as_moments_however_they_are_written(tmp_path):
+    import numpy as np
+    import pyarrow as pa
+
+    day, noon = datetime.date(2018, 5, 2), datetime.datetime(2018, 5, 2, 12)
+    table = pa.table(
+        {
+            "id": ["a", "b", "c"],
+            "d": pa.array([datetime.date(2018, 1, 1), day, None]),
+            "n": pa.array([datetime.datetime(2018, 1, 1), noon, None], pa.timestamp("us")),
+            "z": pa.array([datetime.datetime(2018, 1, 1), noon, None], pa.timestamp("us", "UTC")),
+            "t": pa.array([datetime.time(1, 2), datetime.time(3, 4, 5, 6), None], pa.time64("us")),
+        }
+    )
+    wanted = {
+        "d = '2018-01-01'": "a", "d >= '2018'": "ab", "d > '2018'": "b", "d < '2018-05'": "a", "d <= '2018-05-02'": "ab",
+        "d = '2018-01-01T00:00'": "a", "n = '2018-01-01'": "a", "n = '2018-05-02 12:00'": "b", "n >= '2018-05-02T12:00:00'": "b",
+        "n = '2018-05-02T12:00:00.000000'": "b", "z = '2018-05-02T12:00:00Z'": "b", "z = '2018-05-02T13:00+01:00'": "b",
+        "z > '2018-05-02T13:00+01:00'": "", "z = '2018-05-02T12:00'": "b", "n BETWEEN '2018' AND '2018-05-02T12:00'": "ab",
+        "d IN ('2018-05-02', '1999-01-01')": "b", "t = '01:02'": "a", "t > '01:02:00'": "b", "NOT d > '2018-02'": "ac",
+        "year(z) = 2018 AND month(z) = 5 AND day(n) = 2": "b",
+    }  # fmt: skip
+    with Collection.create(tmp_path / "c", dimension=3, schema=table.schema) as opened:
+        opened.upsert(table, np.eye(3))
+        for source, ids in wanted.items():
+            assert "".join(sorted(hit.id for hit in opened.search(where=source).hits)) == ids, source
+        for wrong in ("2018-13-01", "2018-02-30", "0000", "99999-01-01", "soon", "2018-1-1", "25:00", "", "'; --"):
+            with pytest.raises(FilterError, match=r"is a date|no closing|nothing was expected|no meaning"):
+                opened.count(f"d = '{wrong}'")
+
+
+@pytest.mark.parametrize("depth", [1, 10, 25, 40, 60])
+def test_nesting_is_answered_or_refused_in_a_sentence(collection, depth):
+    """SQLite's own limits never show."""
+    for source in (
+        "(" * depth + "n < 100" + ")" * depth,
+        "NOT (" * depth + "n < 100" + ")" * depth,
+        "NOT (n > 5 AND " * depth + "n < 100" + ")" * depth,
+        "(n > 5 OR n = 3 AND " * depth + "n < 100" + ")" * depth,
+        " AND ".join(["n < 100"] * 8 * depth),
+        "lower(" * depth + "title" + ")" * depth + " = 'x'",
+    ):
+        try:
+            count = collection.count(source)
+        except FilterError as error:
+            assert "flatter" in str(error) or "nest deeper" in str(error)
+            assert depth > 8
+        else:
+            assert 0 <= count <= 300
+
+
+def test_facets_and_sort_are_held_to_the_same_grammar(collection):
+    for hostile in (
+        "1",
+        "'x'",
+        "n; DROP TABLE records",
+        "count(*)",
+        "lower(" * 3000 + "title",
+        "x" * 30_000,
+        "(SELECT 1)",
+        "",
+        "n, n",
+    ):
+        with pytest.raises(FilterError):
+            collection.facets([hostile])
+        with pytest.raises(FilterError):
+            collection.search(sort=hostile)
+    assert collection.search(sort="n" + " " * 800 + "desc", k=1).hits[0].record["n"] == 299

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from isometry.types import EncoderDescription, SearchResult
 
 Mode = Literal["vector", "text", "hybrid"]
 MAX_K = 10_000
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -358,6 +360,7 @@ class Collection:
             raise InputError(f"mode is '{mode}'; choose vector, text or hybrid")
         if query is not None and not query.strip():
             raise InputError("the query is empty; give some words")
+        _check_unicode(query, like, where, sort)
         clock = queries.Clock()
         target = None
         if query is not None and mode != "text":
@@ -523,6 +526,14 @@ class Collection:
         given = None if vectors is None else self._given_vectors(np.asarray(vectors), made_by)
         if given is not None and len(given) != len(ids):
             raise ShapeError(f"{len(ids)} records and {len(given)} vectors were given; give one vector per record")
+        with store.admitting(table.schema):
+            report = self._write(store, table, ids, given, new_only)
+        store.merge_small()
+        return report
+
+    def _write(
+        self, store: Store, table: pa.Table | pa.RecordBatch, ids: list[str], given: np.ndarray | None, new_only: bool
+    ) -> WriteReport:
         values = store.prepare(table)
         contents = [content_hash((identity, *record)) for identity, record in zip(ids, values, strict=True)]
         encoded = self._encoded_hashes(store, values, given)
@@ -545,7 +556,6 @@ class Collection:
             fresh,
             {ids[number]: known[ids[number]] for number in chosen if ids[number] in known},
         )
-        store.merge_small()
         updated = sum(ids[number] in known for number in chosen)
         return WriteReport(len(chosen) - updated, updated, len(ids) - len(chosen))
 
@@ -650,23 +660,31 @@ def _check_page(k: int, offset: int) -> None:
         raise InputError(f"offset is {offset} and may be 0 to 1,000,000")
 
 
+def _check_unicode(*texts: str | None) -> None:
+    for text in texts:
+        if text is not None and not text.isascii() and _HALF_PAIR.search(text):
+            raise InputError("the text holds half of a surrogate pair, which is no Unicode; leave it out")
+
+
 def _as_batch(records: Any) -> pa.Table | pa.RecordBatch:
     if isinstance(records, pa.RecordBatch | pa.Table):
         return records
     if isinstance(records, Mapping):
         records = [records]
     if isinstance(records, Sequence) and all(isinstance(one, Mapping) for one in records):
-        try:
-            return (
-                pa.Table.from_pylist([dict(one) for one in records])
-                if records
-                else pa.table({"id": pa.array([], pa.string())})
-            )
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise InputError(f"the records do not fit one type per column: {error}") from error
+        names = list(dict.fromkeys(str(name) for one in records for name in one)) or ["id"]
+        _check_unicode(*names)
+        return pa.table({name: _as_array(name, [one.get(name) for one in records]) for name in names})
     if hasattr(records, "__arrow_c_stream__"):
         return pa.table(records)
     raise InputError(f"records must be Arrow data or a list of dicts, not {type(records).__name__}")
+
+
+def _as_array(name: str, values: list[Any]) -> pa.Array:
+    try:
+        return pa.array(values, pa.string() if name == "id" and not values else None)
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
+        raise InputError(f"the values of '{name}' do not fit one type: {error}") from error
 
 
 def _checked_ids(table: pa.Table | pa.RecordBatch) -> list[str]:

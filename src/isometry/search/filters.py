@@ -12,11 +12,14 @@
     operand    := attribute | function(attribute) | literal
     function   := year month day lower upper length abs
 
+A date is written '2018-01-31', a time '2018-01-31T12:00' (with Z or +01:00 where it has a zone; UTC otherwise). Where a
+day or a month is left out, the first is meant, so `created >= '2018'` begins with that year.
 A test on a missing value is false, and NOT turns false into true: `f` and `NOT f` together are all records.
 """
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import re
 from collections.abc import Sequence
@@ -30,6 +33,8 @@ from isometry.search.store.values import Column
 
 MAX_LENGTH = 20_000
 MAX_DEPTH = 60
+MAX_TESTS = 500
+MAX_CALLS = 8
 _TOKEN = re.compile(
     r"""\s*(?:
       (?P<string>'(?:[^']|'')*')
@@ -52,7 +57,7 @@ _FUNCTIONS = {
 }
 _NUMBERS = {"int", "float"}
 _DATES = {"date", "timestamp", "time"}
-_ISO = re.compile(r"\d{4}(-\d{2}(-\d{2}([T ][\d:.]+Z?)?)?)?|\d{2}:\d{2}(:\d{2}(\.\d+)?)?")
+_DAY = re.compile(r"(\d{4})(?:-(\d{2})(?:-(\d{2}))?)?")
 
 
 @dataclass(frozen=True)
@@ -95,8 +100,6 @@ def compile_filter(source: str, columns: Sequence[Column]) -> Filter:
     """Parse and compile a `where` expression. Raises `FilterError` with the place and the nearest attribute."""
     if not isinstance(source, str) or not source.strip():
         raise FilterError("the filter is empty; leave it out to take every record")
-    if len(source) > MAX_LENGTH:
-        raise FilterError(f"the filter has {len(source)} characters and at most {MAX_LENGTH} are taken")
     parser = _Parser(source, columns)
     sql, parameters = parser.expression(0)
     token = parser.peek()
@@ -121,8 +124,10 @@ class _Parser:
         self.folded: dict[str, Column] = {}
         for column in columns:
             self.folded.setdefault(column.name.lower(), column)
+        if len(source) > MAX_LENGTH:
+            raise FilterError(f"the filter has {len(source)} characters and at most {MAX_LENGTH} are taken")
         self.tokens = self._split()
-        self.position = 0
+        self.position = self.tests = self.calls = 0
 
     def _split(self) -> list[_Token]:
         tokens, at = [], 0
@@ -182,8 +187,6 @@ class _Parser:
             more, values = part()
             parts.append(more)
             parameters = parameters + values
-            if len(parts) > 500:
-                raise FilterError("the filter joins more than 500 tests; write  attribute IN (value, ...)  instead")
         return (f"({f' {word.upper()} '.join(parts)})" if len(parts) > 1 else sql), parameters
 
     def _not(self, depth: int) -> tuple[str, list[Any]]:
@@ -191,13 +194,18 @@ class _Parser:
         while self.accept("not"):
             turned = not turned
         sql, parameters = self._test(depth)
-        return (f"(({sql}) IS NOT TRUE)" if turned else sql), parameters
+        return (f"({sql}) IS NOT TRUE" if turned else sql), parameters
 
     def _test(self, depth: int) -> tuple[str, list[Any]]:
         if self.accept("("):
             sql, parameters = self.expression(depth + 1)
             self.expect(")")
-            return f"({sql})", parameters
+            return sql, parameters  # a joined expression brings its brackets
+        self.tests += 1
+        if self.tests > MAX_TESTS:
+            raise FilterError(
+                f"the filter joins more than {MAX_TESTS} tests; write  attribute IN (value, ...)  instead"
+            )
         left_token = self.peek()
         left = self.operand()
         if self.accept("is"):
@@ -223,7 +231,7 @@ class _Parser:
             raise self.error(
                 f"a comparison was expected after '{left.shown}' and there is '{self.peek().text}'", self.peek()
             )
-        return (f"(({sql}) IS NOT TRUE)" if turned else sql), parameters
+        return (f"({sql}) IS NOT TRUE" if turned else sql), parameters
 
     def _compare(self, left: _Operand) -> tuple[str, list[Any]]:
         mark = {"==": "=", "<>": "!="}.get(self.peek().text, self.peek().text)
@@ -322,10 +330,14 @@ class _Parser:
     def _function(self, word: str, token: _Token) -> _Operand:
         if word not in _FUNCTIONS:
             raise self.error(f"'{token.text}' is no function here; there are: {', '.join(_FUNCTIONS)}", token)
+        self.calls += 1
+        if self.calls > MAX_CALLS:
+            raise self.error(f"functions nest deeper than {MAX_CALLS} calls", token)
         self.expect("(")
         inner_token = self.peek()
         inner = self.operand()
         self.expect(")")
+        self.calls -= 1
         self._need_attribute(inner, inner_token)
         if word in {"year", "month", "day"} and inner.kind not in {"date", "timestamp", "string"}:
             raise self.error(f"{word}() takes a date and '{inner.shown}' is {inner.kind}", inner_token)
@@ -372,15 +384,39 @@ class _Parser:
         if kind in {"string", "json"} and literal.kind == "string":
             return value
         if kind in _DATES and literal.kind == "string":
-            if not _ISO.fullmatch(value):
+            moment = _moment(value, attribute)
+            if moment is None:
                 raise self.error(
-                    f"'{attribute.shown}' is a {kind} and {literal.shown} is none; write it as '2018-01-31'", token
+                    f"'{attribute.shown}' is a {kind} and {literal.shown} is none; write it as {_WRITTEN[kind]}", token
                 )
-            return value.replace(" ", "T") if kind == "timestamp" else value
+            return moment
         raise self.error(f"'{attribute.shown}' holds {_SAID[kind]} and {literal.shown} is {_SAID[literal.kind]}", token)
 
 
+def _moment(text: str, attribute: _Operand) -> str | None:
+    """A date or time as the store spells it, so that texts compare as moments do; None where it is none."""
+    text = text.strip()
+    try:
+        if attribute.kind == "time":
+            return datetime.time.fromisoformat(text).isoformat()
+        day = _DAY.fullmatch(text)
+        if day is not None:
+            year, month, first = (int(part or 1) for part in day.groups())
+            moment = datetime.datetime(year, month, first)
+        else:
+            moment = datetime.datetime.fromisoformat(text)
+        if moment.tzinfo is not None:
+            moment = moment.astimezone(datetime.UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError):
+        return None
+    if attribute.kind == "date":
+        return moment.date().isoformat() if moment.time() == datetime.time() else moment.isoformat()
+    zoned = attribute.column is not None and getattr(attribute.column.arrow, "tz", None) is not None
+    return moment.isoformat(timespec="microseconds") + ("Z" if zoned else "")
+
+
 _STRING = pa.string()
+_WRITTEN = {"date": "'2018-01-31'", "timestamp": "'2018-01-31T12:00:00'", "time": "'12:00:00'"}
 _DATE_NAMES = {"created", "date", "published", "published_at", "created_at", "timestamp", "time", "updated"}
 _SAID = {"string": "text", "int": "numbers", "float": "numbers", "bool": "true or false", "date": "dates", "json": "text",
          "timestamp": "times", "time": "times of day", "list": "lists", "binary": "bytes"}  # fmt: skip

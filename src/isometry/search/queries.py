@@ -258,7 +258,9 @@ def _sorted(snapshot: Snapshot, ranked: list[tuple[int, float]], sort: str) -> l
 def _order(snapshot: Snapshot, sort: str | None) -> tuple[str, bool]:
     if sort is None:
         return "", False
-    match = re.fullmatch(r"\s*(?P<name>.+?)(?:\s+(?P<way>asc|desc))?\s*", sort, re.IGNORECASE | re.DOTALL)
+    if len(sort) > 1000:
+        raise FilterError(f"sort has {len(sort)} characters; name one attribute, as in 'created desc'")
+    match = re.fullmatch(r"(?P<name>.+?)(?:\s+(?P<way>asc|desc))?", sort.strip(), re.IGNORECASE | re.DOTALL)
     if match is None:
         raise FilterError("sort takes an attribute, and 'desc' to turn the order")
     sql, kind, needs = attribute_sql(match["name"], snapshot.columns)

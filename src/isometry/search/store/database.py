@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from isometry.errors import CorruptionError, LockedError, StorageError
+from isometry.errors import CorruptionError, FilterError, InputError, LockedError, StorageError
 from isometry.search.store.values import Column, kind_of
 
 FORMAT = 1
@@ -109,6 +109,8 @@ def translated(path: Path) -> Iterator[None]:
             raise LockedError(f"{path} stayed locked by another process; try again") from error
         if "disk I/O" in text or "full" in text or "unable to open" in text or "readonly" in text:
             raise StorageError(f"{path}: {text}; check the disk and the permissions") from error
+        if "parser stack" in text or "Expression tree" in text:
+            raise FilterError("the filter nests too deeply; write it flatter") from error
         if "no such table" in text or "malformed" in text or "no such column" in text:
             raise CorruptionError(f"{path} is damaged ({text}); restore it from a snapshot") from error
         raise
@@ -116,6 +118,8 @@ def translated(path: Path) -> Iterator[None]:
         if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError | sqlite3.InterfaceError):
             raise
         raise CorruptionError(f"{path} is damaged ({error}); restore it from a snapshot") from error
+    except UnicodeEncodeError as error:
+        raise InputError("a text holds half of a surrogate pair, which is no Unicode; leave it out") from error
     except UnicodeDecodeError as error:
         raise CorruptionError(f"{path} holds damaged text; restore it from a snapshot") from error
 

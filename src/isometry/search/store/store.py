@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import sqlite3
 import threading
@@ -32,6 +33,7 @@ from isometry.search.store.values import Column, Scalar, column_values, content_
 SEAL = 1024
 SEGMENTS = "segments"
 _MERGE_ROWS = 65536
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ def make_columns(schema: pa.Schema, text: Sequence[str], image: str | None, firs
     for field in schema:
         if field.name == "id":
             continue
+        if not field.name or _CONTROL.search(field.name):
+            raise InputError(f"{field.name!r} cannot name a column; write plain text")
         role = "text" if field.name in text else "image" if field.name == image else "attribute"
         kind = kind_of(field.type, field.name)
         if role == "text" and kind != "string":
@@ -178,6 +182,20 @@ class Store:
             except BaseException:
                 self.columns = held_columns
                 raise
+
+    @contextmanager
+    def admitting(self, schema: pa.Schema) -> Iterator[None]:
+        """Columns that are new in `schema` stay only where the block ends well."""
+        held = self.columns
+        if {*schema.names} <= {"id", *(column.name for column in held)}:
+            yield
+            return
+        try:
+            with self._transaction():
+                yield
+        except BaseException:
+            self.columns = held
+            raise
 
     def _rehash(self, connection: sqlite3.Connection) -> None:
         """A new column adds a null to every record, and so to its content hash."""
