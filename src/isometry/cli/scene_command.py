@@ -1,4 +1,4 @@
-"""isometry scene: simulate a scene into pictures, open it in the browser."""
+"""isometry scene: build a scene, simulate it into pictures, open it in the browser."""
 
 from __future__ import annotations
 
@@ -17,6 +17,72 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 @app.callback()
 def scene() -> None:
     """Scenes of 3D Gaussians whose objects can be grabbed, bent and thrown."""
+
+
+@app.command()
+def build(
+    source: Path = typer.Argument(
+        ..., help="A folder of photographs (COLMAP or transforms.json), or a .ply, .spz, .splat or .obj file."
+    ),
+    out: Path = typer.Option(..., help="The scene's folder to be."),
+    preset: str = typer.Option(
+        "laptop", help="laptop: minutes on two cores; full: the reference's schedule, for a GPU."
+    ),
+    size: int | None = typer.Option(None, help="Longer side of the photographs in pixels, instead of the preset's."),
+    iterations: int | None = typer.Option(None, help="Instead of the preset's; the schedule shrinks or grows with it."),
+    splats: int | None = typer.Option(None, help="Gaussians at most, instead of the preset's."),
+    known_length: str | None = typer.Option(None, help="UNITS=METRES: a length in the source and what it truly is."),
+    up: str | None = typer.Option(None, help="x,y,z: the direction in the source that is up."),
+    seed: int = typer.Option(0, help="Of everything random."),
+    device: str = typer.Option("cpu", help="cpu, or cuda (through gsplat)."),
+    threads: int | None = typer.Option(None, help="CPU threads; one per core unless given."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
+) -> None:
+    """Build a scene; repeat the same command to go on with an interrupted build."""
+    from isometry.cli._shared import tell
+    from isometry.scenes.capture import build_scene, find_preset
+
+    plan = find_preset(preset).changed(iterations=iterations, longest=size, most=splats)
+    found = build_scene(
+        source, out, plan, metres_per_unit=_metres(known_length), up=_direction(up), seed=seed, device=device,
+        threads=threads, say=tell,
+    ).report  # fmt: skip
+    if as_json:
+        print_json({"scene": str(out), **found})
+        return
+    print(f"{found['splats']:,} Gaussians in {out} after {found['seconds']:.0f} s")
+    print(f"  {found['scale']}")
+    for name, title in (("learned", "learned views"), ("held_out", "held-out views")):
+        if name in found:
+            row = found[name]
+            print(f"  {title} ({row['views']:.0f}): PSNR {row['psnr']:.2f} dB, SSIM {row['ssim']:.3f}")
+
+
+def _metres(text: str | None) -> float | None:
+    if text is None:
+        return None
+    units, _, metres = text.partition("=")
+    try:
+        a, b = float(units), float(metres)
+    except ValueError:
+        a = b = 0.0
+    if not (0 < a < float("inf") and 0 < b < float("inf")):
+        raise InputError(f"a known length is written UNITS=METRES, both above 0, as in 3.2=0.45, and this is '{text}'")
+    return b / a
+
+
+def _direction(text: str | None) -> Any:
+    if text is None:
+        return None
+    import numpy as np
+
+    try:
+        values = np.array([float(word) for word in text.split(",")])
+    except ValueError:
+        values = np.zeros(0)
+    if values.shape != (3,) or not np.isfinite(values).all() or not values.any():
+        raise InputError(f"a direction is written x,y,z, as in 0,-1,0, and this is '{text}'")
+    return values
 
 
 @app.command()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from isometry.errors import InputError, ShapeError
+from isometry.scenes.shapes import covariances
 
 SH_C0 = 0.28209479177387814
 
@@ -75,9 +76,9 @@ class Gaussians:
 
     def covariances(self) -> np.ndarray:
         """Covariances as `(n, 6)` float32: xx, xy, xz, yy, yz, zz."""
-        half = self.rotations() * self.scales[:, None, :]
-        full = half @ half.transpose(0, 2, 1)
-        return np.ascontiguousarray(full[:, (0, 0, 0, 1, 1, 2), (0, 1, 2, 1, 2, 2)], dtype=np.float32)
+        out = np.empty((len(self), 6), np.float32)
+        covariances(self.log_scales, self.quaternions, out)
+        return out
 
     def select(self, rows: np.ndarray) -> Gaussians:
         """The Gaussians of a boolean mask or of row numbers."""

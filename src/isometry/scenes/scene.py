@@ -1,6 +1,7 @@
 """A scene on disk: splats, which object each belongs to, and what physics needs to know. Lengths are metres.
 
-Folder: `scene.json` (format 1), `splats.ply` or `splats.spz`, `labels.npy`. Checksums of the files stand in the JSON.
+Folder: `scene.json` (format 1), `splats.ply` or `splats.spz`, `labels.npy`, and `cameras.json` where the scene comes from
+photographs. Checksums of the files stand in the JSON.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from isometry.errors import CorruptionError, ExistsError, InputError, NotFoundError
+from isometry.scenes.files.cameras import Camera
 from isometry.scenes.files.ply import splat_ply_bytes
 from isometry.scenes.files.splats import read_splats
 from isometry.scenes.files.spz import spz_bytes
@@ -54,6 +56,7 @@ class Scene:
         up: direction against gravity. plane: floor (normal, offset) or None. light: where the light stands.
         view: position, target (3 each) and vertical field of view in degrees, to start with.
         collision_cell: spacing of the grid of distances to what stands still, metres.
+        notes: where it comes from. cameras: of the photographs it was built from, in the scene's frame.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Scene:
     view: tuple[tuple[float, float, float], tuple[float, float, float], float] = ((0, 1, 3), (0, 0.5, 0), 45.0)
     collision_cell: float = 0.02
     notes: tuple[str, ...] = field(default=())
+    cameras: tuple[Camera, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         labels = np.ascontiguousarray(self.labels, np.uint16)
@@ -119,6 +123,8 @@ def save_scene(scene: Scene, path: str | Path, *, compact: bool = False) -> Path
         splats: spz_bytes(scene.gaussians) if compact else splat_ply_bytes(scene.gaussians),
         "labels.npy": labels.getvalue(),
     }
+    if scene.cameras:
+        files["cameras.json"] = json.dumps([_camera_row(camera) for camera in scene.cameras], indent=1).encode()
     document = {
         "format": FORMAT,
         "name": scene.name,
@@ -165,8 +171,16 @@ def load_scene(path: str | Path) -> Scene:
             raise InputError(
                 f"{path}: format {document['format']} of scenes is unknown here; this version reads {FORMAT}"
             )
-        for name in (document["splats"], "labels.npy"):
+        for name in (
+            document["splats"],
+            "labels.npy",
+            *(["cameras.json"] if "cameras.json" in document["files"] else []),
+        ):
             _check_file(path, name, document["files"])
+        cameras: tuple[Camera, ...] = ()
+        if "cameras.json" in document["files"]:
+            rows = json.loads((path / "cameras.json").read_text(encoding="utf-8"))
+            cameras = tuple(_camera(row) for row in rows)
         objects = tuple(
             SceneObject(str(o["name"]), int(o["label"]), Material(**o["material"]), int(o["vertices"]))
             for o in document["objects"]
@@ -184,13 +198,35 @@ def load_scene(path: str | Path) -> Scene:
             (tuple(view["position"]), tuple(view["target"]), float(view["field_of_view"])),
             float(document["collision_cell"]),
             tuple(document["notes"]),
+            cameras,
         )
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: scene.json is damaged: {error!r}") from error
 
 
+def _camera_row(camera: Camera) -> dict[str, Any]:
+    return {
+        "name": camera.name,
+        "image": str(camera.image.resolve()) if camera.image else None,
+        "size": [camera.width, camera.height],
+        "focal": [camera.fx, camera.fy],
+        "centre": [camera.cx, camera.cy],
+        "rotation": camera.rotation.tolist(),
+        "translation": camera.translation.tolist(),
+    }
+
+
+def _camera(row: dict[str, Any]) -> Camera:
+    (width, height), (fx, fy), (cx, cy) = row["size"], row["focal"], row["centre"]
+    image = Path(row["image"]) if row["image"] else None
+    return Camera(
+        int(width), int(height), float(fx), float(fy), float(cx), float(cy), np.array(row["rotation"], np.float64),
+        np.array(row["translation"], np.float64), image=image, name=str(row["name"]),
+    )  # fmt: skip
+
+
 def _check_file(path: Path, name: Any, sums: dict[str, str]) -> None:
-    if name not in ("splats.ply", "splats.spz", "labels.npy") or not (path / name).is_file():
+    if name not in ("splats.ply", "splats.spz", "labels.npy", "cameras.json") or not (path / name).is_file():
         raise NotFoundError(f"{path}: the file '{name}' of this scene is missing")
     found = hashlib.sha256((path / name).read_bytes()).hexdigest()
     if found != sums.get(name):

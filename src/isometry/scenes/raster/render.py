@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from isometry.errors import ShapeError
+from isometry.scenes import shapes
 from isometry.scenes.files.cameras import Camera
-from isometry.scenes.gaussians import Gaussians, rotation_matrices
+from isometry.scenes.gaussians import Gaussians
 from isometry.scenes.raster import blending, harmonics, projection
 
 
@@ -224,29 +225,12 @@ def vote(
 def covariance_backward(gaussians: Gaussians, d_covariances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Gradients by covariance entries `(n, 6)` to those by log scales `(n, 3)` and quaternions `(n, 4)`, float64."""
     n = len(gaussians)
-    full = np.empty((n, 3, 3))
-    for k, (i, j) in enumerate(((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))):
-        full[:, i, j] = full[:, j, i] = d_covariances[:, k] * (1.0 if i == j else 0.5)
-    scales = gaussians.scales.astype(np.float64)
-    length = np.linalg.norm(gaussians.quaternions.astype(np.float64), axis=1, keepdims=True)
-    q = gaussians.quaternions / length
-    rotations = rotation_matrices(q)
-    d_half = 2.0 * full @ (rotations * scales[:, None, :])
-    d_log_scales = (d_half * rotations).sum(axis=1) * scales
-    d = d_half * scales[:, None, :]
-    w, x, y, z = q.T
-    zero = np.zeros(n)
-    slopes = (
-        ((zero, -z, y), (z, zero, -x), (-y, x, zero)),
-        ((zero, y, z), (y, -2 * x, -w), (z, w, -2 * x)),
-        ((-2 * y, x, w), (x, zero, z), (-w, z, -2 * y)),
-        ((-2 * z, -w, x), (w, -2 * z, y), (x, y, zero)),
-    )
-    d_q = np.stack(
-        [2.0 * sum(d[:, i, j] * slope[i][j] for i in range(3) for j in range(3)) for slope in slopes], axis=1
-    )
-    d_q = (d_q - q * (d_q * q).sum(axis=1, keepdims=True)) / length
-    return d_log_scales, d_q
+    d_log_scales, d_quaternions = np.empty((n, 3)), np.empty((n, 4))
+    shapes.shapes_backward(
+        gaussians.log_scales, gaussians.quaternions, np.ascontiguousarray(d_covariances, np.float64),
+        d_log_scales, d_quaternions,
+    )  # fmt: skip
+    return d_log_scales, d_quaternions
 
 
 _NO_TURN = np.zeros((0, 3, 3), np.float32)
