@@ -33,7 +33,8 @@ def among(
     if closest is not None:
         rows = sorted(rows_of_ids(snapshot, closest).values())
         return Among("r.row IN (SELECT value FROM json_each(?))", (json.dumps(rows),), False)
-    sql, parameters, needs = "1", (), False
+    sql, needs = "1", False
+    parameters: tuple[Any, ...] = ()
     if where is not None:
         compiled = compile_filter(where, snapshot.columns)
         sql, parameters, needs = f"({compiled.sql})", compiled.parameters, compiled.needs_documents

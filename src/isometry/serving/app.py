@@ -26,6 +26,7 @@ from isometry.search import Collection
 from isometry.serving.batching import BatchingEncoder
 from isometry.serving.guard import Guard, error
 from isometry.serving.limits import Limits
+from isometry.serving.map_api import add_map
 from isometry.serving.metrics import Metrics
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1", "testserver")
@@ -113,6 +114,7 @@ def make_app(
     _add_embeddings(app, encoders, limits)
     _add_reading(app, named, limits)
     _add_writing(app, named, limits, writable)
+    add_map(app, named, limits)
 
     @app.get("/healthz")
     def healthz() -> dict[str, str]:
