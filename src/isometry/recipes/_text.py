@@ -97,23 +97,16 @@ def fit(
     `texts` become the label tensor. Returns the model in evaluation mode."""
     import torch
 
-    torch.manual_seed(seed)
-    parameters = {id(p): p for module in (model, loss) for p in module.parameters() if p.requires_grad}
-    optimiser = torch.optim.AdamW(list(parameters.values()), lr=rate, weight_decay=0.01)
-    warm = max(1, steps // 10)
-    model.train()
-    for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = rate * min((step + 1) / warm, (steps - step) / max(steps - warm, 1))
+    from isometry.recipes._frozen import brain_floats, descend
+
+    def loss_of(step: int) -> Any:
         columns = next(stream)
         features = [model.preprocess(column) for column in columns[:texts]]
         labels = torch.as_tensor(np.asarray(columns[texts])) if len(columns) > texts else None
-        optimiser.zero_grad()
-        loss(features, labels).backward()
-        torch.nn.utils.clip_grad_norm_(list(parameters.values()), 1.0)
-        optimiser.step()
-        if tick is not None:
-            tick()
+        with brain_floats():
+            return loss(features, labels)
+
+    descend((model, loss), loss_of, steps, rate, seed, tick)
     return model.eval()
 
 
