@@ -30,3 +30,16 @@ def test_gistembed_at_the_smallest_scale(shared_data):
     assert evidence.measured["guide_mrr"] > evidence.measured["untrained_student_mrr"] > 0.3
     assert evidence.measured["removed_that_are_duplicates_share"] > 0.8
     assert evidence.verdict in ("supports", "inconclusive")
+
+
+def test_2dmse_at_the_smallest_scale(shared_data):
+    evidence = load_recipe("2dmse").prove("tiny", data=shared_data)
+    assert evidence.paper == 23 and len(evidence.claims) == 1
+    assert 0.3 < evidence.measured["untrained_mrr_mean_over_grid"] < evidence.measured["untrained_mrr_full_size"] < 1
+
+
+def test_starbucks_at_the_smallest_scale(shared_data):
+    evidence = load_recipe("starbucks").prove("tiny", data=shared_data)
+    trained, faster = evidence.claims
+    assert evidence.paper == 3 and 0.3 < trained.values["cut, untrained"][0] < 1
+    assert faster.claim.metric.startswith("log2") and len(faster.values["whole model"]) == 3
