@@ -43,3 +43,12 @@ def test_starbucks_at_the_smallest_scale(shared_data):
     trained, faster = evidence.claims
     assert evidence.paper == 3 and 0.3 < trained.values["cut, untrained"][0] < 1
     assert faster.claim.metric.startswith("log2") and len(faster.values["whole model"]) == 3
+
+
+def test_self_positioning_at_the_smallest_scale(shared_data):
+    evidence = load_recipe("self-positioning").prove("tiny", data=shared_data)
+    (line,) = evidence.claims
+    assert evidence.paper == 10 and 0.3 < min(line.values["self positioning"]) < 1
+    assert (
+        evidence.measured["task_vector_length_graded"] > 0 and 0 < evidence.measured["share_of_descriptions_found"] < 1
+    )

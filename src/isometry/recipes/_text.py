@@ -140,7 +140,8 @@ def graded_spearman(model: Any, pairs: tuple[Sequence[str], Sequence[str], np.nd
 
 def short_pairs(data: Path | None, split: str, images: int, seed: int, words: int = 9) -> tuple[list[str], list[str]]:
     """Two descriptions of at most `words` words of each of `images` pictures: short rows make cheap steps."""
-    first, second = [], []
+    first: list[str] = []
+    second: list[str] = []
     for group in captions(data, split, 10**6, seed):
         short = [text for text in group if len(text.split()) <= words]
         if len(short) > 1 and len(first) < images:
