@@ -52,3 +52,10 @@ def test_self_positioning_at_the_smallest_scale(shared_data):
     assert (
         evidence.measured["task_vector_length_graded"] > 0 and 0 < evidence.measured["share_of_descriptions_found"] < 1
     )
+
+
+def test_pooling_at_the_smallest_scale(shared_data):
+    evidence = load_recipe("pooling").prove("tiny", data=shared_data)
+    (line,) = evidence.claims
+    assert evidence.paper == 2 and 0.3 < min(line.values["last token and head"]) < 1
+    assert len(set(line.values["attention over all layers"])) == 3

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from isometry.encoders.text import encode_exits
+from isometry.encoders.text.exits import layer_states
 from isometry.recipes._text import full_model, reciprocal_ranks
 
 
@@ -83,3 +84,21 @@ def head_mrr(head: nn.Module, queries: Tensor, documents: Tensor) -> float:
     """Mean reciprocal rank of document i for query i, both through the head."""
     with torch.no_grad():
         return float(reciprocal_ranks(unit(head(queries)), unit(head(documents))).mean())
+
+
+def token_states(texts: Sequence[str], layer: int = 6, length: int = 24, model: Any = None) -> tuple[Tensor, Tensor]:
+    """Token states `(n, length, d)` of one layer and their mask `(n, length)`; texts are cut to `length` tokens."""
+    model = (model or full_model()).eval()
+    states, masks = [], []
+    with torch.inference_mode(), brain_floats():
+        for start in range(0, len(texts), 64):
+            features = model.tokenizer(
+                list(texts[start : start + 64]),
+                padding="max_length",
+                truncation=True,
+                max_length=length,
+                return_tensors="pt",
+            )
+            states.append(layer_states(model, dict(features))[layer].float())
+            masks.append(features["attention_mask"])
+    return torch.cat(states).clone(), torch.cat(masks)
