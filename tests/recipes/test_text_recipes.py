@@ -59,3 +59,10 @@ def test_pooling_at_the_smallest_scale(shared_data):
     (line,) = evidence.claims
     assert evidence.paper == 2 and 0.3 < min(line.values["last token and head"]) < 1
     assert len(set(line.values["attention over all layers"])) == 3
+
+
+def test_lg_anna_at_the_smallest_scale(shared_data):
+    evidence = load_recipe("lg-anna").prove("tiny", data=shared_data)
+    (line,) = evidence.claims
+    assert evidence.paper == 42 and line.effect > 0
+    assert evidence.measured["teacher_ndcg"] > evidence.measured["untrained_student_ndcg"] > 0.4
