@@ -66,3 +66,10 @@ def test_lg_anna_at_the_smallest_scale(shared_data):
     (line,) = evidence.claims
     assert evidence.paper == 42 and line.effect > 0
     assert evidence.measured["teacher_ndcg"] > evidence.measured["untrained_student_ndcg"] > 0.4
+
+
+def test_kalm_at_the_smallest_scale(shared_data):
+    evidence = load_recipe("kalm").prove("tiny", data=shared_data)
+    (line,) = evidence.claims
+    assert evidence.paper == 6 and line.values["four in ten"] == [0.4]
+    assert all(0.4 < share <= 1 for share in line.values["consistency filter"])
