@@ -73,3 +73,10 @@ def test_kalm_at_the_smallest_scale(shared_data):
     (line,) = evidence.claims
     assert evidence.paper == 6 and line.values["four in ten"] == [0.4]
     assert all(0.4 < share <= 1 for share in line.values["consistency filter"])
+
+
+def test_sitemb_at_the_smallest_scale(shared_data):
+    evidence = load_recipe("sitemb").prove("tiny", data=shared_data)
+    (line,) = evidence.claims
+    assert evidence.paper == 48 and 0.3 < min(line.values["situated, trained"]) <= 1
+    assert evidence.measured["trained_share_of_the_paragraph"] != 0.3

@@ -8,7 +8,18 @@ import importlib
 from isometry.errors import NotFoundError
 from isometry.recipes._base import Recipe
 
-__all__ = ["2dmse", "bebr", "fastrp", "gistembed", "kalm", "lg_anna", "pooling", "self_positioning", "starbucks"]
+__all__ = [
+    "2dmse",
+    "bebr",
+    "fastrp",
+    "gistembed",
+    "kalm",
+    "lg_anna",
+    "pooling",
+    "self_positioning",
+    "sitemb",
+    "starbucks",
+]
 
 NAMES: tuple[str, ...] = tuple(__all__)
 

@@ -64,11 +64,11 @@ def measure(scale: str, seeds: Sequence[int], data: Path | None, progress: Progr
             found = mine_negatives(
                 known[asks],
                 known,
-                answers[:, None],
+                answers[:, None].tolist(),
                 7,
                 rule=rule,
-                forbidden=asks[:, None],
-                oracle=others,
+                forbidden=asks[:, None].tolist(),
+                oracle=others.tolist(),
                 seed=seed,
             )
             mined[name] = found.rows

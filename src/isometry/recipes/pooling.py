@@ -118,8 +118,8 @@ def measure(scale: str, seeds: Sequence[int], data: Path | None, progress: Progr
             for metric, name in ((MRR, "test"), (STS, "sts"))[: 1 if tiny else 2]:
                 with torch.no_grad():
                     parts = torch.arange(len(layers[name])).split(200)
-                    found = unit(torch.cat([vectors(arm, top, name, part) for part in parts]))
-                first, second = np.split(found, 2)
+                    judged_vectors = unit(torch.cat([vectors(arm, top, name, part) for part in parts]))
+                first, second = np.split(judged_vectors, 2)
                 if metric == MRR:
                     values[metric].setdefault(arm, []).append(float(reciprocal_ranks(first, second).mean()))
                 else:
@@ -130,7 +130,8 @@ def measure(scale: str, seeds: Sequence[int], data: Path | None, progress: Progr
     measured = {"untrained_mean_mrr": float(reciprocal_ranks(*np.split(plain, 2)).mean())}
     if not tiny:
         measured["last_token_mrr"] = float(np.mean(values[MRR][LAST]))
-        measured["untrained_mean_spearman"] = _spearman(*np.split(unit(layers["sts"][:, 5]), 2), sts[2])
+        first, second = np.split(unit(layers["sts"][:, 5]), 2)
+        measured["untrained_mean_spearman"] = _spearman(first, second, sts[2])
     what = (
         f"Flickr8k descriptions: {pictures} pictures to train, {held} to test, {judged} pairs of STS-B; poolers on the "
         f"frozen 6-layer encoder, {steps} steps of {size} pairs; decoders of 3 layers x 96 from nothing, {decoders} steps"
