@@ -80,3 +80,10 @@ def test_sitemb_at_the_smallest_scale(shared_data):
     (line,) = evidence.claims
     assert evidence.paper == 48 and 0.3 < min(line.values["situated, trained"]) <= 1
     assert evidence.measured["trained_share_of_the_paragraph"] != 0.3
+
+
+def test_nv_embed_at_the_smallest_scale(shared_data):
+    evidence = load_recipe("nv-embed").prove("tiny", data=shared_data)
+    (line,) = evidence.claims
+    assert evidence.paper == 5 and 0.5 < min(line.values["in-batch negatives off"]) < 1
+    assert evidence.measured["untrained_probe_accuracy"] > 0.5
