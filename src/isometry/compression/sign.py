@@ -51,12 +51,11 @@ class SignBinarizer(CodeEstimator):
         if bits < 1 or (not self.rotate and bits != dimension):
             raise InputError(f"bits is {bits}; without rotation there is one for each of the {dimension} coordinates.")
         self.mean_ = X.mean(axis=0) if self.center else np.zeros(dimension, np.float32)
+        self.directions_: np.ndarray | None = None
         if self.rotate:
             seed = check_random_state(self.random_state)
             turns = [random_rotation(dimension, seed) for _ in range(-(-bits // dimension))]
             self.directions_ = np.ascontiguousarray(np.concatenate(turns, axis=1)[:, :bits])
-        else:
-            self.directions_ = None
         self.magnitude_ = np.abs(self._project(X)).mean(axis=0)
 
     def _project(self, X: np.ndarray) -> np.ndarray:

@@ -75,7 +75,7 @@ def open_encoded(folder: Path, note: Mapping[str, Any]) -> tuple[Encoded | None,
 
 def encode_segments(
     folder: Path, note: Mapping[str, Any] | None, segments: Sequence[Segment], *,
-    parameters: Mapping[str, Any] = ENCODING, shortlist: int = SHORTLIST,
+    parameters: Mapping[str, Any], shortlist: int,
 ) -> dict[str, Any]:  # fmt: skip
     """Write what is missing for these segments, and return the note that the manifest is to hold.
 
@@ -105,9 +105,7 @@ def remove_unnamed(folder: Path, note: Mapping[str, Any] | None) -> None:
             file.unlink(missing_ok=True)
 
 
-def _fit(
-    segments: Sequence[Segment], parameters: Mapping[str, Any]
-) -> tuple[FixedDimensionalEncoding, SignBinarizer]:
+def _fit(segments: Sequence[Segment], parameters: Mapping[str, Any]) -> tuple[FixedDimensionalEncoding, SignBinarizer]:
     total = sum(len(segment.rows) for segment in segments)
     chosen = np.unique(np.linspace(0, total - 1, min(total, _SAMPLE_ITEMS)).astype(np.int64))
     parts, start = [], 0
@@ -156,7 +154,5 @@ def _open_projector(folder: Path, note: Mapping[str, Any]) -> tuple[FixedDimensi
     def part(prefix: str) -> dict[str, np.ndarray]:
         return {name.partition("/")[2]: array for name, array in arrays.items() if name.startswith(prefix)}
 
-    encoding = restore_compressor(
-        "FixedDimensionalEncoding", head["encoding"], head["dimension"], part("encoding/")
-    )
+    encoding = restore_compressor("FixedDimensionalEncoding", head["encoding"], head["dimension"], part("encoding/"))
     return encoding, restore_compressor("SignBinarizer", head["code"], encoding.dimension, part("code/"))

@@ -28,9 +28,7 @@ class SetsCache:
     def get(self, infos: list[SegmentInfo]) -> list[Segment]:
         """The segments of a version; their vectors are checked when they are read."""
         held = self._held
-        self._held = {
-            info.digest: held.get(info.digest) or Segment(self._folder / SEGMENTS, info) for info in infos
-        }
+        self._held = {info.digest: held.get(info.digest) or Segment(self._folder / SEGMENTS, info) for info in infos}
         return list(self._held.values())
 
     def encoded(self, note: Mapping[str, Any] | None) -> tuple[Encoded | None, str | None]:
@@ -104,6 +102,17 @@ class SetsView:
         """Bytes that search holds in memory."""
         return sum(index.bytes_in_memory for index, _ in self._blocks)
 
+    def described(self) -> dict[str, Any]:
+        """What `isometry info` says of search over this version."""
+        return {
+            "kind": "muvera" if self._encoded_rows else "flat",
+            "exact": self._encoded_rows == 0,
+            "complete": True,
+            "vectors": sum(int(part.offsets[-1]) for part in self._parts),
+            "encoded_records": self._encoded_rows,
+            "problem": self.problem,
+        }
+
     def sets(self, rows: np.ndarray) -> VectorSets:
         """The vectors of the given rows, which must be here, in the order of `rows`."""
         places = np.searchsorted(self.rows, rows)
@@ -142,7 +151,7 @@ class SetsView:
         asked = VectorSets.joined([VectorSets(one, np.array([0, len(one)])) for one in queries], self.dimension)
         scores = [np.full((len(queries), 0), -np.inf, np.float32)]
         places = [np.full((len(queries), 0), -1, np.int64)]
-        done: dict[str, Any] = {"answer": "exact", "stage": "all items", "candidates": 0, "matches": 0}
+        done: dict[str, Any] = {"answer": "exact", "stage": "all items", "matches": 0, "candidates": 0, "scored": 0}
         start = 0
         for index, size in self._blocks:
             part = allowed[start : start + size]
@@ -151,8 +160,8 @@ class SetsView:
                 found_scores, found, step = index.search_with_plan(*asked, min(k, size), mask, exact=exact)
                 scores.append(found_scores)
                 places.append(np.where(found >= 0, found + start, -1))
-                done["candidates"] += step["candidates"]
-                done["matches"] += step["matches"]
+                for name in ("matches", "candidates", "scored"):
+                    done[name] += step[name]
                 if step["stage"] == "encodings":
                     done |= {"answer": "approximate", "stage": "encodings", "shortlist": max(k, index.shortlist)}
             start += size

@@ -57,7 +57,8 @@ class MultiVectorIndex:
         carving: cosine above which query vectors are merged before candidates are scored (0.7 in the paper), which
             makes scores approximate; None keeps all, and keeps scores exact.
         candidates: an index over encodings; by default `EncodingScan()`, which keeps int8 codes of them only.
-        first_stage: of exact search. "int8", "float32" (no copy), or "auto": int8 up to a copy of 1 GiB.
+        first_stage: "int8", "float32" (no copy), or "auto": int8 up to a copy of 1 GiB. A shortlist goes through it too,
+            from the second search on, so that one search alone does not read everything.
 
     Attributes:
         last_plan: what the latest search did.
@@ -88,6 +89,7 @@ class MultiVectorIndex:
         self._starts = np.zeros(1, np.int64)
         self._dimension = 0
         self._codes: list[tuple[np.ndarray, ...]] | None = None
+        self._searches = 0
 
     def build(self, values: np.ndarray, offsets: np.ndarray) -> MultiVectorIndex:
         """Take vectors (sum t_i, d) float32 with offsets (n + 1). Raises: ShapeError."""
@@ -132,6 +134,7 @@ class MultiVectorIndex:
         queries = VectorSets(*check_tokens(values, offsets, self._dimension))
         allowed = check_allowed(allowed, len(self))
         everything = np.arange(len(self)) if allowed is None else np.flatnonzero(allowed)
+        self._searches += 1
         wanted = max(k, self.shortlist)
         narrowed = self.encoding is not None and not exact and len(everything) > wanted
         found = None
@@ -140,7 +143,12 @@ class MultiVectorIndex:
             _, found = self.candidates.search(self.encoding.encode_queries(*queries), wanted, allowed)
         count = queries.items
         scores, rows = np.full((count, k), -np.inf, np.float32), np.full((count, k), -1, np.int64)
-        plan = {"stage": "encodings" if narrowed else "all items", "matches": len(everything), "candidates": 0}
+        plan: dict[str, Any] = {
+            "stage": "encodings" if narrowed else "all items",
+            "matches": len(everything),
+            "candidates": 0,
+            "scored": 0,
+        }
         for i in range(count):
             query = queries.values[queries.offsets[i] : queries.offsets[i + 1]]
             if len(query) == 0 or len(everything) == 0:
@@ -148,12 +156,15 @@ class MultiVectorIndex:
             if found is not None:
                 chosen = np.sort(found[i][found[i] >= 0])
                 query = query if self.carving is None else carve(query, self.carving)
+                if self._small and (self._codes is not None or self._searches > 1):
+                    chosen = self._reaching(query, k, chosen)
             else:
                 chosen = self._reaching(query, k, everything)
             best = self._exact(query, chosen)
             full = best > -np.inf
             scores[i], rows[i] = top_k(best[full], chosen[full], k)
-            plan["candidates"] += len(chosen)
+            plan["candidates"] += len(everything) if found is None else int((found[i] >= 0).sum())
+            plan["scored"] += len(chosen)
         return scores, rows, plan
 
     def _exact(self, query: np.ndarray, chosen: np.ndarray) -> np.ndarray:
@@ -185,14 +196,18 @@ class MultiVectorIndex:
         """The allowed items whose score may be among the k largest."""
         if len(everything) <= 4 * k:
             return everything
-        vectors = int(sum(int(part.offsets[-1]) for part in self._parts))
-        small = self.first_stage == "int8" or vectors * (self._dimension + 12) <= _INT8_BYTES
-        if self.first_stage == "float32" or not small or find_spec("torch") is None:
-            lower, upper = self._float32_bounds(query, everything)
-        else:
-            lower, upper = self._int8_bounds(query, everything)
+        bounds = self._int8_bounds if self._small else self._float32_bounds
+        lower, upper = bounds(query, everything)
         floor = np.partition(lower, -k)[-k]
         return everything[upper >= floor]
+
+    @property
+    def _small(self) -> bool:
+        """Whether there is to be an int8 copy."""
+        if self.first_stage == "float32" or find_spec("torch") is None:
+            return False
+        vectors = sum(int(part.offsets[-1]) for part in self._parts)
+        return self.first_stage == "int8" or vectors * (self._dimension + 12) <= _INT8_BYTES
 
     def _float32_bounds(self, query: np.ndarray, everything: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Blocked float32 products, and the most that their rounding can change a score."""

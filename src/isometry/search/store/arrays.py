@@ -31,7 +31,8 @@ def write_arrays(path: Path, head: Mapping[str, Any], arrays: Mapping[str, np.nd
 
     Raises: StorageError where the disk refuses.
     """
-    entries, at = {}, 0
+    entries: dict[str, dict[str, Any]] = {}
+    at = 0
     held = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     for name, array in held.items():
         kind = array.dtype.newbyteorder("<").str
@@ -77,7 +78,7 @@ def read_arrays(path: Path, digest: str) -> tuple[dict[str, Any], dict[str, np.n
         raise CorruptionError(f"'{path}' is missing or empty") from error
     if len(mapped) < _START.size:
         raise CorruptionError(f"'{path}' is cut short")
-    magic, length, own = _START.unpack(mapped[: _START.size])
+    magic, length, own = _START.unpack(bytes(mapped[: _START.size]))
     text = bytes(mapped[_START.size : _START.size + length]) if length <= len(mapped) else b""
     if magic != _MAGIC or hashlib.blake2b(text, digest_size=16).digest() != own:
         raise CorruptionError(f"'{path}' does not begin as such a file does")

@@ -150,7 +150,7 @@ def write_segment(
         put(np.ascontiguousarray(rows, "<i8").tobytes())
         if sizes is not None:
             put(np.concatenate([[0], np.cumsum(sizes)]).astype("<i8").tobytes())
-        put(bytes(plan.vectors_at - _HEADER.size - 8 * plan.rows))
+        put(bytes(plan.vectors_at - out.tell()))
         written = 0
         for block in blocks:
             if not len(block):

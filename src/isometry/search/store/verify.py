@@ -167,7 +167,9 @@ def _check_vectors(
         checked["segments"] += 1
         checked["vectors"] += len(segment.vectors)
         if (segment.offsets is not None) != bool(meta.get("multi_vector")):
-            problems.append(Problem(name, 0, "the file has another number of vectors for each record than the collection"))
+            problems.append(
+                Problem(name, 0, "the file has another number of vectors for each record than the collection")
+            )
         checked["blocks"] += -(-info.bytes // BLOCK)
     read = read_pending_sets if meta.get("multi_vector") else read_pending
     pending, held = read(connection, int(meta["dimension"]), path)
