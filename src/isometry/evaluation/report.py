@@ -6,24 +6,23 @@ Text and lines of the plots are a middle grey on a transparent ground, so that t
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from isometry.errors import InputError, MissingExtraError
+from isometry.errors import InputError
 from isometry.evaluation.atomic import write_atomically
+from isometry.evaluation.plots import COLOURS, GREY, figure, legend, png
 from isometry.evaluation.retrieval import MetricComparison, RetrievalResult, compare_runs
 
-_GREY, _COLOURS = "#808080", ("#3b7dd8", "#e08214", "#4dac6a", "#b35ac4", "#c9555a")
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse } td, th { padding: .25rem .75rem; text-align: right; border-bottom: 1px solid #8886 }
+table { border-collapse: collapse; white-space: nowrap }
+td, th { padding: .25rem .75rem; text-align: right; border-bottom: 1px solid #8886 }
 td:first-child, th:first-child { text-align: left } img { max-width: 100% } .wide { overflow-x: auto }
 """
 
@@ -89,12 +88,12 @@ def _html(results: Sequence[RetrievalResult], comparisons: Sequence[MetricCompar
     title = html.escape(f"Retrieval on {results[0].data}")
     parts = ['<!doctype html><html lang="en"><head><meta charset="utf-8">']
     parts += ['<meta name="viewport" content="width=device-width, initial-scale=1">']
-    parts += [f"<title>{title}</title><style>{_STYLE}</style></head><body><h1>{title}</h1>"]
-    parts += [f"<p>{html.escape(_said(results))}</p>", _html_facts(facts), _html_table(*metric_table(results))]
+    parts += [f"<title>{title}</title><style>{STYLE}</style></head><body><h1>{title}</h1>"]
+    parts += [f"<p>{html.escape(_said(results))}</p>", html_facts(facts), html_table(*metric_table(results))]
     parts += [f'<p><img alt="value of each metric with its 95 % interval" src="{_bars(results)}"></p>']
     if comparisons:
         against = html.escape(f"{results[0].name} against {results[1].name}")
-        parts += [f"<h2>{against}</h2>", _html_table(*comparison_table(comparisons))]
+        parts += [f"<h2>{against}</h2>", html_table(*comparison_table(comparisons))]
         parts += [f'<p><img alt="difference of each query, sorted" src="{_differences(results)}"></p>']
     return "\n".join([*parts, "</body></html>\n"])
 
@@ -105,12 +104,12 @@ def _said(results: Sequence[RetrievalResult]) -> str:
     return f"{len(scores.queries)} queries{left_out}. Intervals are 95 % bootstrap (BCa) over queries."
 
 
-def _html_facts(facts: Mapping[str, Any]) -> str:
+def html_facts(facts: Mapping[str, Any]) -> str:
     rows = [f"<li>{html.escape(str(name))}: {html.escape(str(value))}</li>" for name, value in facts.items()]
     return f"<ul>{''.join(rows)}</ul>" if rows else ""
 
 
-def _html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
@@ -119,63 +118,31 @@ def _html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _bars(results: Sequence[RetrievalResult]) -> str:
     """Bars of every metric, one colour a run, with intervals: a data address of a PNG."""
     metrics = list(results[0].intervals)
-    figure, axes = _figure(1.2 + 1.1 * len(metrics), 3.2)
+    drawing, axes = figure(1.2 + 1.1 * len(metrics), 3.2)
     width = 0.8 / len(results)
     for i, one in enumerate(results):
         mean, low, high = np.array([one.intervals[metric] for metric in metrics]).T
         places = np.arange(len(metrics)) + (i - (len(results) - 1) / 2) * width
-        axes.bar(places, mean, width * 0.9, color=_COLOURS[i % len(_COLOURS)], label=one.name)
+        axes.bar(places, mean, width * 0.9, color=COLOURS[i % len(COLOURS)], label=one.name)
         # an interval of a skewed metric need not hold the mean by symmetry, but it always lies around it
         spread = np.maximum([mean - low, high - mean], 0)
-        axes.errorbar(places, mean, yerr=spread, fmt="none", ecolor=_GREY, capsize=3)
+        axes.errorbar(places, mean, yerr=spread, fmt="none", ecolor=GREY, capsize=3)
     axes.set_xticks(range(len(metrics)), metrics)
     axes.set_ylim(0, 1)
-    _legend(axes)
-    return _png(figure)
+    legend(axes)
+    return png(drawing)
 
 
 def _differences(results: Sequence[RetrievalResult]) -> str:
     """Per-query differences of the first metric, largest first: a data address of a PNG."""
     metric = next(name for name in results[0].scores.values if name in results[1].scores.values)
     difference = np.sort(results[0].scores.values[metric] - results[1].scores.values[metric])[::-1]
-    figure, axes = _figure(7, 3)
-    colours = [_COLOURS[0] if value >= 0 else _COLOURS[1] for value in difference]
+    drawing, axes = figure(7, 3)
+    colours = [COLOURS[0] if value >= 0 else COLOURS[1] for value in difference]
     axes.bar(range(len(difference)), difference, width=1.0, color=colours)
-    axes.axhline(0, color=_GREY, linewidth=0.8)
+    axes.axhline(0, color=GREY, linewidth=0.8)
     axes.set_xlabel("queries, by difference")
     axes.set_ylabel(f"difference in {metric}")
     better, worse = int((difference > 0).sum()), int((difference < 0).sum())
-    axes.set_title(
-        f"{better} better, {worse} worse, {len(difference) - better - worse} equal", color=_GREY, fontsize=10
-    )
-    return _png(figure)
-
-
-def _figure(width: float, height: float) -> tuple[Any, Any]:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("a report with plots", "eval") from error
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    axes.patch.set_alpha(0)
-    figure.patch.set_alpha(0)
-    axes.tick_params(colors=_GREY)
-    for side, spine in axes.spines.items():
-        spine.set_color(_GREY)
-        spine.set_visible(side in ("left", "bottom"))
-    axes.xaxis.label.set_color(_GREY)
-    axes.yaxis.label.set_color(_GREY)
-    return figure, axes
-
-
-def _legend(axes: Any) -> None:
-    legend = axes.legend(frameon=False, fontsize=9)
-    for text in legend.get_texts():
-        text.set_color(_GREY)
-
-
-def _png(figure: Any) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    axes.set_title(f"{better} better, {worse} worse, {len(difference) - better - worse} equal", color=GREY, fontsize=10)
+    return png(drawing)
