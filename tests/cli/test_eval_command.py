@@ -43,7 +43,7 @@ def beir(tmp_path):
 @pytest.fixture(autouse=True)
 def encoders(monkeypatch):
     monkeypatch.setattr(
-        isometry.encoders, "load_encoder", lambda name: {"letters": Letters(), "noisy": Letters(9)}[name]
+        isometry.encoders, "load_encoder", lambda name, **_: {"letters": Letters(), "noisy": Letters(9)}[name]
     )
 
 

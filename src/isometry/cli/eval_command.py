@@ -1,4 +1,4 @@
-"""isometry eval DIR|ENCODER --data FOLDER"""
+"""isometry eval DIR|ENCODER --data FOLDER, and isometry eval MODEL... --suite NAME"""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from isometry.cli._eval_suite import evaluate_suite, print_table
 from isometry.cli._shared import print_json, progress_bar, tell
 from isometry.errors import InputError, NotFoundError
 
@@ -21,10 +22,34 @@ _BATCH = 512
 
 @app.command()
 def evaluate(
-    target: Annotated[
-        str, typer.Argument(help="a collection's folder, or an encoder: 'default', a folder, a hub name")
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="a collection's folder, or an encoder: 'default', a folder, a hub name; with --suite several encoders, "
+            "also random, words, characters, lsa, static",
+        ),
     ],
-    data: Annotated[Path, typer.Option("--data", help="BEIR folder: corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv")],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            help="BEIR folder: corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv; with --suite the folder of its data sets",
+        ),
+    ] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option("--suite", help="local-en, local-multi, local-small, or a benchmark of mteb as 'MTEB(eng, v2)'"),
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option("--task", help="only this task of the suite; may be repeated")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="folder for results and reports; finished ones are reused")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option("--cache", help="folder for vectors, else the user's cache")] = None,
+    select: Annotated[bool, typer.Option("--select", help="which tasks of the suite would do (paper 20)")] = False,
+    download: Annotated[bool, typer.Option("--download", help="fetch an encoder that only the hub has")] = False,
     split: Annotated[str, typer.Option("--split", help="which qrels file")] = "test",
     mode: Annotated[
         str, typer.Option("--mode", help="vector, text or hybrid (the last two need a collection)")
@@ -37,22 +62,34 @@ def evaluate(
     report: Annotated[Path | None, typer.Option("--report", help="write a report to this .html or .md file")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
 ) -> None:
-    """Measure retrieval quality on judged queries, with 95 % intervals, and compare two systems by paired tests."""
+    """Measure retrieval quality on judged queries, or models on a suite of tasks, with intervals and paired tests."""
     from isometry.evaluation import compare_runs, read_beir, write_report
     from isometry.evaluation.report import comparison_table, metric_table
 
+    if report is not None and (report.suffix.lower() not in (".html", ".md") or not report.resolve().parent.is_dir()):
+        raise InputError(f"--report {report}: give an .html or .md file in a folder that exists")
+    if suite is not None:
+        if (split, mode, against, k, allow_missing) != ("test", "vector", None, 100, False):
+            raise InputError("--split, --mode, --against, -k and --allow-missing judge a BEIR folder: not with --suite")
+        evaluate_suite(targets, suite, task or [], data, out, cache, select, report, download, as_json)
+        return
+    if task or out is not None or cache is not None or select:
+        raise InputError("--task, --out, --cache and --select need --suite")
+    if data is None:
+        raise InputError("give --data FOLDER (BEIR) or --suite NAME: there is nothing to judge by")
+    if len(targets) > 1:
+        raise InputError("a BEIR folder takes one system, and a second one by --against; several need --suite")
+    (target,) = targets
     if mode not in ("vector", "text", "hybrid"):
         raise InputError(f"mode is '{mode}'; choose vector, text or hybrid")
     if k < 1:
         raise InputError(f"k is {k} and must be above 0")
-    if report is not None and (report.suffix.lower() not in (".html", ".md") or not report.resolve().parent.is_dir()):
-        raise InputError(f"--report {report}: give an .html or .md file in a folder that exists")
     if against == target:
         raise InputError("--against names the same system: there is nothing to compare")
     beir = read_beir(data, split)
     results, documents = [], []
     for name in (target, *([against] if against is not None else [])):
-        result, about = _run(name, beir, mode, k, allow_missing, show=not as_json)
+        result, about = _run(name, beir, mode, k, allow_missing, download, show=not as_json)
         results.append(result)
         documents.append(about)
     comparisons = compare_runs(*results) if len(results) == 2 else []
@@ -69,15 +106,17 @@ def evaluate(
         return
     judged = results[0].scores
     print(f"{beir.name}, {split}: {len(judged.queries)} queries, {judged.unjudged:.0%} of the top 10 unjudged")
-    _print_table(*metric_table(results))
+    print_table(*metric_table(results))
     if comparisons:
         print(f"\n{target} - {against}")
-        _print_table(*comparison_table(comparisons))
+        print_table(*comparison_table(comparisons))
     if report is not None:
         tell(f"the report is {report}")
 
 
-def _run(name: str, beir: BeirData, mode: str, k: int, allow_missing: bool, show: bool) -> tuple[Any, dict[str, Any]]:
+def _run(
+    name: str, beir: BeirData, mode: str, k: int, allow_missing: bool, download: bool, show: bool
+) -> tuple[Any, dict[str, Any]]:
     """The result of a collection or an encoder, and what is to be said about its documents."""
     from isometry.evaluation import DEFAULT_METRICS, RetrievalResult, score_rankings
 
@@ -94,7 +133,7 @@ def _run(name: str, beir: BeirData, mode: str, k: int, allow_missing: bool, show
     else:
         if mode != "vector":
             raise InputError(f"mode '{mode}' needs a collection, and {name} is an encoder: index the corpus first")
-        rankings, about = _encode_and_rank(name, beir, queries, k, allow_missing, show)
+        rankings, about = _encode_and_rank(name, beir, queries, k, allow_missing, download, show)
     # what was cut at k says nothing of a deeper cutoff
     metrics = [metric for metric in DEFAULT_METRICS if "@" not in metric or int(metric.partition("@")[2]) <= k]
     scores = score_rankings(beir.judgements, rankings, metrics)
@@ -152,13 +191,13 @@ def _tell_missing(where: str, held: set[str], corpus: set[str], beir: BeirData, 
 
 
 def _encode_and_rank(
-    name: str, beir: BeirData, queries: dict[str, str], k: int, allow_missing: bool, show: bool
+    name: str, beir: BeirData, queries: dict[str, str], k: int, allow_missing: bool, download: bool, show: bool
 ) -> tuple[dict[str, list[str]], dict[str, Any]]:
     """Encode corpus and queries, and rank by cosine; vectors are held a batch at a time."""
     from isometry.encoders import load_encoder
     from isometry.evaluation import exact_rankings
 
-    encoder = load_encoder(name)
+    encoder = load_encoder(name, download=download)
     # one pass over the lines first: a bad one stops before the hours of encoding
     corpus = [document.id for document in beir.documents()]
     if len(set(corpus)) != len(corpus):
@@ -180,9 +219,3 @@ def _encode_and_rank(
         tell(f"{encoder.truncated:,} texts were longer than {name} reads and were cut")
     about = {"documents": len(corpus), "missing_documents": 0, "other_documents": 0}
     return dict(zip(queries, found, strict=True)), about
-
-
-def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    for row in (header, *rows):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

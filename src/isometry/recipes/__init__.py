@@ -8,19 +8,7 @@ import importlib
 from isometry.errors import NotFoundError
 from isometry.recipes._base import Recipe
 
-__all__ = [
-    "2dmse",
-    "bebr",
-    "fastrp",
-    "gistembed",
-    "kalm",
-    "lg_anna",
-    "nv_embed",
-    "pooling",
-    "self_positioning",
-    "sitemb",
-    "starbucks",
-]
+__all__ = ["bebr", "fastrp", "gistembed"]
 
 NAMES: tuple[str, ...] = tuple(__all__)
 
