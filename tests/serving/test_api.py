@@ -223,29 +223,6 @@ def test_base64_is_little_endian_float32(client):
     np.testing.assert_array_equal(np.frombuffer(base64.b64decode(text), "<f4"), HashEncoder().encode(["music"])[0])
 
 
-def test_the_own_specification_finds_no_500(served):
-    schemathesis = pytest.importorskip("schemathesis")
-    import hypothesis
-    from hypothesis import HealthCheck, Phase, settings
-    from schemathesis.checks import not_a_server_error
-
-    app = make_app([served], writable=True)
-    schema = schemathesis.openapi.from_asgi("/openapi.json", app)
-    seen = set()
-    modest = settings(
-        max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None,
-        phases=[Phase.explicit, Phase.generate],
-    )  # fmt: skip
-
-    def call(case):
-        seen.add(case.path)
-        case.call_and_validate(checks=[not_a_server_error])
-
-    for operation in schema.get_all_operations():
-        modest(hypothesis.given(case=operation.ok().as_strategy())(call))()
-    assert {"/v1/embeddings", "/collections/{name}/search", "/collections/{name}/records"} <= seen
-
-
 def test_a_writer_process_is_seen_by_the_server(tmp_path):
     with Collection.create(tmp_path / "c", encoder=HashEncoder(), schema=None) as made:
         made.upsert([{"id": "a", "n": 1}], HashEncoder().encode(["a"]), made_by=made.fingerprint)

@@ -77,9 +77,13 @@ class BatchingEncoder:
         self._queue.put(None)
 
     def _ask(self, kind: str, inputs: Sequence[Any]) -> np.ndarray:
-        work = _Work(kind, list(inputs))
-        self._queue.put(work)
-        return work.done.result()
+        """Many inputs are handed over a run's worth at a time, so that a single query need not wait for all of them."""
+        parts = []
+        for start in range(0, max(1, len(inputs)), self._most):
+            work = _Work(kind, list(inputs[start : start + self._most]))
+            self._queue.put(work)
+            parts.append(work.done.result())
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _loaded(self) -> Any:
         if self._encoder is None:

@@ -26,7 +26,8 @@ HEADERS = (
 
 
 def error(status: int, message: str, kind: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    """The one shape of every refusal."""
+    """The one shape of every refusal: one line, and no half surrogate pair, which JSON in UTF-8 cannot hold."""
+    message = " ".join(message.encode("utf-8", "replace").decode().split())
     return JSONResponse({"error": {"message": message, "type": kind}}, status, headers)
 
 
@@ -49,7 +50,7 @@ class Guard:
         observe: Callable[[str, str, int, float], None],
     ) -> None:
         self.app, self.limits, self.observe = app, limits, observe
-        self._token = token.encode() if token is not None else None
+        self._token = token.encode() if token is not None else None  # as bytes on the wire: UTF-8
         self._hosts = None if hosts is None else frozenset(hosts)
         self.running = 0
 
@@ -104,12 +105,18 @@ class Guard:
             refusal = self._ask_token(scope, headers)
             if refusal is not None:
                 return refusal, receive
-        return await self._bounded_body(headers, receive)
+        try:
+            return await asyncio.wait_for(self._bounded_body(headers, receive), self.limits.arrival_seconds)
+        except TimeoutError:
+            seconds = self.limits.arrival_seconds
+            return error(
+                408, f"the body did not come within {seconds:g} seconds", "Slow", {"Connection": "close"}
+            ), receive
 
     def _ask_token(self, scope: Scope, headers: dict[str, str]) -> Response | None:
         assert self._token is not None
         given = headers.get("authorization", "")
-        if given[:7].lower() == "bearer " and hmac.compare_digest(given[7:].strip().encode(), self._token):
+        if given[:7].lower() == "bearer " and hmac.compare_digest(given[7:].strip().encode("latin-1"), self._token):
             return None
         cookie: SimpleCookie = SimpleCookie()
         try:

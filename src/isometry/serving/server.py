@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import ipaddress
+import math
+import signal
 import socket
 import sys
+import threading
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 
 from isometry.errors import InputError, StorageError
 from isometry.search import Collection
 from isometry.serving.app import LOOPBACK, make_app
+from isometry.serving.connection import prompt_protocol
 from isometry.serving.limits import Limits
 
 
@@ -47,16 +53,36 @@ def serve(
     sys.stderr.flush()
     if open_browser:
         webbrowser.open(address + (f"?token={token}" if token else ""))
+    with listening:
+        run_app(app, listening, limits or Limits())
+
+
+def run_app(app: Any, listening: socket.socket, limits: Limits) -> None:
+    """Run an application on a listening socket until Ctrl-C or SIGTERM, then let running requests end.
+
+    A request lasts at most as long as the limits say, so that the end comes; a second Ctrl-C does not wait.
+    """
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=30, server_header=False
-    )
-    server = uvicorn.Server(config)
+        app, log_level="warning", access_log=False, server_header=False, ws="none",
+        http=prompt_protocol(limits.arrival_seconds),
+        timeout_graceful_shutdown=math.ceil(limits.seconds + limits.arrival_seconds) + 1,
+    )  # fmt: skip
+    with _ending_quietly():
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+@contextmanager
+def _ending_quietly() -> Iterator[None]:
+    """uvicorn raises its signal again once it has ended well: that must not end us before files are closed."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, lambda number, frame: None) if main else None
     try:
-        server.run(sockets=[listening])
+        yield
     except KeyboardInterrupt:
         pass
     finally:
-        listening.close()
+        if main:
+            signal.signal(signal.SIGTERM, before)
 
 
 def is_loopback(host: str) -> bool:
