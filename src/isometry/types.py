@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -54,6 +54,41 @@ class EncoderDescription:
     def from_dict(cls, values: dict[str, Any]) -> EncoderDescription:
         known = {key: value for key, value in values.items() if key != "fingerprint"}
         return cls(**{**known, "modalities": tuple(known.get("modalities", ("text",)))})
+
+
+class VectorSets(NamedTuple):
+    """Several vectors for each of n items: values float32 `(sum n_i, d)` and offsets int64 `(n + 1)`."""
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    @property
+    def items(self) -> int:
+        return len(self.offsets) - 1
+
+    def take(self, chosen: np.ndarray) -> VectorSets:
+        """The sets of chosen items `(m,)`, in that order, copied together."""
+        sizes = self.offsets[chosen + 1] - self.offsets[chosen]
+        offsets = np.zeros(len(chosen) + 1, np.int64)
+        np.cumsum(sizes, out=offsets[1:])
+        at = np.repeat(self.offsets[chosen] - offsets[:-1], sizes) + np.arange(offsets[-1])
+        return VectorSets(self.values[at], offsets)
+
+    def spans(self, most: int) -> Iterator[tuple[int, int]]:
+        """Runs of items [first, last) that together have at most `most` vectors, or one item with more."""
+        first = 0
+        while first < self.items:
+            last = int(np.searchsorted(self.offsets, self.offsets[first] + most, side="right")) - 1
+            last = max(first + 1, last)
+            yield first, last
+            first = last
+
+    @classmethod
+    def joined(cls, parts: Sequence[VectorSets], dimension: int) -> VectorSets:
+        """Items of several parts, one after the other."""
+        values = [part.values for part in parts] or [np.empty((0, dimension), np.float32)]
+        sizes = [np.diff(part.offsets) for part in parts] or [np.empty(0, np.int64)]
+        return cls(np.concatenate(values), np.concatenate([[0], np.cumsum(np.concatenate(sizes))]).astype(np.int64))
 
 
 @runtime_checkable

@@ -30,3 +30,60 @@ def test_gistembed_at_the_smallest_scale(shared_data):
     assert evidence.measured["guide_mrr"] > evidence.measured["untrained_student_mrr"] > 0.3
     assert evidence.measured["removed_that_are_duplicates_share"] > 0.8
     assert evidence.verdict in ("supports", "inconclusive")
+
+
+def test_2dmse_at_the_smallest_scale(shared_data):
+    evidence = load_recipe("2dmse").prove("tiny", data=shared_data)
+    assert evidence.paper == 23 and len(evidence.claims) == 1
+    assert 0.3 < evidence.measured["untrained_mrr_mean_over_grid"] < evidence.measured["untrained_mrr_full_size"] < 1
+
+
+def test_starbucks_at_the_smallest_scale(shared_data):
+    evidence = load_recipe("starbucks").prove("tiny", data=shared_data)
+    trained, faster = evidence.claims
+    assert evidence.paper == 3 and 0.3 < trained.values["cut, untrained"][0] < 1
+    assert faster.claim.metric.startswith("log2") and len(faster.values["whole model"]) == 3
+
+
+def test_self_positioning_at_the_smallest_scale(shared_data):
+    evidence = load_recipe("self-positioning").prove("tiny", data=shared_data)
+    (line,) = evidence.claims
+    assert evidence.paper == 10 and 0.3 < min(line.values["self positioning"]) < 1
+    assert (
+        evidence.measured["task_vector_length_graded"] > 0 and 0 < evidence.measured["share_of_descriptions_found"] < 1
+    )
+
+
+def test_pooling_at_the_smallest_scale(shared_data):
+    evidence = load_recipe("pooling").prove("tiny", data=shared_data)
+    (line,) = evidence.claims
+    assert evidence.paper == 2 and 0.3 < min(line.values["last token and head"]) < 1
+    assert len(set(line.values["attention over all layers"])) == 3
+
+
+def test_lg_anna_at_the_smallest_scale(shared_data):
+    evidence = load_recipe("lg-anna").prove("tiny", data=shared_data)
+    (line,) = evidence.claims
+    assert evidence.paper == 42 and line.effect > 0
+    assert evidence.measured["teacher_ndcg"] > evidence.measured["untrained_student_ndcg"] > 0.4
+
+
+def test_kalm_at_the_smallest_scale(shared_data):
+    evidence = load_recipe("kalm").prove("tiny", data=shared_data)
+    (line,) = evidence.claims
+    assert evidence.paper == 6 and line.values["four in ten"] == [0.4]
+    assert all(0.4 < share <= 1 for share in line.values["consistency filter"])
+
+
+def test_sitemb_at_the_smallest_scale(shared_data):
+    evidence = load_recipe("sitemb").prove("tiny", data=shared_data)
+    (line,) = evidence.claims
+    assert evidence.paper == 48 and 0.3 < min(line.values["situated, trained"]) <= 1
+    assert evidence.measured["trained_share_of_the_paragraph"] != 0.3
+
+
+def test_nv_embed_at_the_smallest_scale(shared_data):
+    evidence = load_recipe("nv-embed").prove("tiny", data=shared_data)
+    (line,) = evidence.claims
+    assert evidence.paper == 5 and 0.5 < min(line.values["in-batch negatives off"]) < 1
+    assert evidence.measured["untrained_probe_accuracy"] > 0.5

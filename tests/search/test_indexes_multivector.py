@@ -7,10 +7,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from isometry.compression import FixedDimensionalEncoding
+from isometry.compression import FixedDimensionalEncoding, ProductQuantizer, ScalarQuantizer, SignBinarizer
 from isometry.errors import InputError, ShapeError
-from isometry.search.indexes import MultiVectorIndex
+from isometry.search.indexes import EncodingScan, MultiVectorIndex
 from isometry.search.kernels.maxsim import carve, max_similarity, screened_similarity
+from isometry.search.kernels.sets import exact_maxsim, turned
 
 
 def sets(n, low, high, d=16, seed=0):
@@ -48,8 +49,10 @@ def test_exact_search_filters_and_candidates():
     quick = MultiVectorIndex(FixedDimensionalEncoding(4, 8, 20).fit(values), shortlist=300).build(values, offsets)
     found_scores, found = quick.search(asked, at, 10)
     shared = np.mean([len(np.intersect1d(a, b)) for a, b in zip(found, true_rows, strict=True)]) / 10
-    assert shared > 0.9 and quick.last_plan == {"stage": "encodings", "candidates": 30 * 300}
-    assert (found_scores <= true_scores + 1e-5).all()
+    assert shared > 0.9 and quick.last_plan["candidates"] == 30 * 300 and quick.last_plan["stage"] == "encodings"
+    score_of = [dict(zip(a.tolist(), b.tolist(), strict=True)) for a, b in zip(true_rows, true_scores, strict=True)]
+    for rows, found_row, known in zip(found, found_scores, score_of, strict=True):
+        assert all(known.get(row, score) == score for row, score in zip(rows.tolist(), found_row.tolist(), strict=True))
     allowed = np.arange(1500) % 3 == 0
     for index in (exact, quick):
         assert allowed[index.search(asked, at, 10, allowed)[1]].all()
@@ -67,3 +70,59 @@ def test_bad_input():
         index.search(values, offsets[:-1], 1)
     with pytest.raises(InputError, match="shortlist"):
         MultiVectorIndex(shortlist=0)
+
+
+@pytest.mark.parametrize("first", ["int8", "float32"])
+def test_every_first_stage_gives_the_same_bits(first):
+    """Scores and rows do not depend on the first stage, on the selection or on what is asked beside."""
+    values, offsets = sets(700, 1, 30, d=24)
+    asked, at = sets(12, 1, 40, d=24, seed=3)
+    index = MultiVectorIndex(first_stage=first).build(values, offsets)
+    scores, rows = index.search(asked, at, 9)
+    assert index.last_plan["scored"] < 12 * 700
+    exact = np.empty(700, np.float32)
+    for i, (start, stop) in enumerate(pairwise(at)):
+        query = asked[start:stop]
+        exact_maxsim(values, offsets, turned(query), len(query), exact)
+        np.testing.assert_array_equal(rows[i], np.lexsort((np.arange(700), -exact))[:9])
+        np.testing.assert_array_equal(scores[i], exact[rows[i]])
+        np.testing.assert_allclose(exact, max_similarity(query, values, offsets), atol=2e-5)
+        allowed = np.random.default_rng(i).random(700) < 0.5
+        some_scores, some = index.search(query, np.array([0, len(query)]), 9, allowed)
+        want = np.flatnonzero(allowed)[np.lexsort((np.flatnonzero(allowed), -exact[allowed]))[:9]]
+        np.testing.assert_array_equal(some[0], want)
+        np.testing.assert_array_equal(some_scores[0], exact[want])
+
+
+def test_scores_of_one_dimension_by_hand():
+    values, offsets = np.float32([[1], [-2], [3]]), np.array([0, 1, 1, 3])
+    out = np.empty(3, np.float32)
+    exact_maxsim(values, offsets, turned(np.float32([[2], [-1]])), 2, out)
+    np.testing.assert_array_equal(out, np.float32([1, -np.inf, 8]))
+
+
+CODES = [None, SignBinarizer(rotate=False), ProductQuantizer(12), ProductQuantizer(24, bits=4), ScalarQuantizer()]
+
+
+@pytest.mark.parametrize("code", CODES, ids=lambda code: type(code).__name__)
+def test_scans_of_codes_follow_the_products(code):
+    """The best of a scan are those of the decoded codes, in parts as in one piece, with a filter as without."""
+    rng = np.random.default_rng(0)
+    vectors, query = rng.standard_normal((900, 96)).astype(np.float32), rng.standard_normal((2, 96)).astype(np.float32)
+    fitted = code.fit(vectors) if code is not None else None
+    whole = EncodingScan(fitted).build(vectors)
+    parts = EncodingScan(fitted)
+    parts.restore([parts.coded(vectors[:300]), parts.coded(vectors[300:])], 96)
+    assert whole.bytes_in_memory == parts.bytes_in_memory >= 900 * 12
+    allowed, few = rng.random(900) < 0.5, np.arange(900) % 100 == 7
+    for mask in (None, allowed, few):
+        scores, rows = whole.search(query, 30, mask)
+        np.testing.assert_array_equal(parts.search(query, 30, mask)[1], rows)
+        held = np.arange(900) if mask is None else np.flatnonzero(mask)
+        truth = query @ vectors.T
+        for i in range(2):
+            found = rows[i][rows[i] >= 0]
+            assert len(found) == min(30, len(held)) and np.isin(found, held).all()
+            best = held[np.argsort(-truth[i, held])[:30]]
+            assert len(np.intersect1d(found, best)) >= 0.4 * len(best)
+            assert (np.diff(scores[i][: len(found)]) <= 0).all()

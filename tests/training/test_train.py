@@ -120,6 +120,20 @@ def test_every_preset_takes_a_step(name, start, tmp_path):
         assert "candidates" in result.notes[0]
 
 
+def test_plain_texts_pre_train_all_sizes_of_a_ladder(start, tmp_path):
+    plain = read_training_data({"text": sentences(16, low=5)})
+    assert plain.kind == "plain"
+    result = train(run_of(start, "smae", steps=4), tmp_path / "m", data=plain)
+    assert result.steps == 4 and all(np.isfinite(loss) for _, loss in result.losses)
+    trained, before = weights(tmp_path / "m"), load_file(f"{start}/model.safetensors")
+    assert trained.keys() == before.keys() and not same(trained, before)
+    assert train(run_of(str(tmp_path / "m"), "starbucks", steps=2), tmp_path / "s", data=pairs()).steps == 2
+    with pytest.raises(InputError, match="recipe 'smae'"):
+        train(run_of(start), tmp_path / "x", data=plain)
+    with pytest.raises(InputError, match="recipe 'smae'"):
+        train(run_of(start, "smae"), tmp_path / "x", data=pairs())
+
+
 def test_graded_and_labelled_data(start, tmp_path):
     graded = TrainingData("graded", {"anchor": sentences(12), "positive": sentences(12, 1)}, [i / 2 for i in range(12)])
     assert train(run_of(start, "graded", steps=2), tmp_path / "g", data=graded).steps == 2

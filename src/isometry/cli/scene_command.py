@@ -58,6 +58,40 @@ def build(
             print(f"  {title} ({row['views']:.0f}): PSNR {row['psnr']:.2f} dB, SSIM {row['ssim']:.3f}")
 
 
+@app.command()
+def lift(
+    folder: Path = typer.Argument(..., metavar="SCENE", help="A scene built from photographs."),
+    masks: Path = typer.Option(..., help="Masks named like the photographs, or a folder of them per object."),
+    out: Path = typer.Option(..., help="The new scene's folder."),
+    names: str | None = typer.Option(None, help="Names of the objects in their order, by commas."),
+    material: str = typer.Option("jelly", help="What the objects are made of."),
+    how: str = typer.Option("vote", help="vote: weigh the masks' pixels; learn: identity codes, slower."),
+    encoder: str | None = typer.Option(None, help="Embeds the objects: a name or folder, text or text and pictures."),
+    search: bool = typer.Option(True, help="Make the objects searchable by 'isometry search SCENE WORDS'."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
+) -> None:
+    """Make objects from masks: every Gaussian gets the object that its pixels belong to."""
+    from isometry.scenes import load_scene, save_scene
+    from isometry.scenes.objects import index_objects, make_objects
+
+    given = [name.strip() for name in names.split(",")] if names else None
+    scene = make_objects(load_scene(folder), masks, names=given, material_name=material, how=how)
+    save_scene(scene, out)
+    if search:
+        loaded = None
+        if encoder is not None:
+            from isometry.encoders import load_encoder
+
+            loaded = load_encoder(encoder)
+        index_objects(scene, out, encoder=loaded)
+    rows = [{"object": item.name, "splats": int((scene.labels == item.label).sum())} for item in scene.objects]
+    if as_json:
+        print_json({"scene": str(out), "objects": rows})
+        return
+    for row in rows:
+        print(f"{row['object']}: {row['splats']:,} Gaussians")
+
+
 def _metres(text: str | None) -> float | None:
     if text is None:
         return None

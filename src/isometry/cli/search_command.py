@@ -18,7 +18,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def search(
-    collection: Annotated[Path, typer.Argument(help="the collection's folder")],
+    collection: Annotated[Path, typer.Argument(help="the collection's folder, or a scene's")],
     query: Annotated[
         str | None, typer.Argument(help="words; leave out with --like, --image, --queries or to browse")
     ] = None,
@@ -44,6 +44,12 @@ def search(
     """Search a collection by meaning, words or both."""
     from isometry.search import Collection
 
+    if (collection / "scene.json").is_file():
+        collection = collection / "objects"  # a scene keeps its objects as a collection
+        if not collection.is_dir():
+            raise InputError(
+                f"{collection.parent} is a scene without searchable objects; 'isometry scene lift' makes them"
+            )
     loaded = None
     if encoder is not None:
         from isometry.encoders import load_encoder

@@ -1,6 +1,6 @@
 """Makes vectors smaller: scikit-learn estimators from float vectors to byte codes, and what their bytes cost."""
 
-from isometry.compression._base import CodeEstimator, SavedEstimator, load_compressor
+from isometry.compression._base import CodeEstimator, SavedEstimator, load_compressor, restore_compressor
 from isometry.compression.contrastive_pq import ContrastivePQ
 from isometry.compression.fine_head import FineHead
 from isometry.compression.fixed_dimensional import FixedDimensionalEncoding
@@ -27,4 +27,5 @@ __all__ = [
     "Truncate",
     "load_compressor",
     "locality_batches",
+    "restore_compressor",
 ]

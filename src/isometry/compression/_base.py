@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,11 @@ class SavedEstimator(BaseEstimator):
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+    def learnt_arrays(self) -> dict[str, np.ndarray]:
+        """Everything learnt, by name, as `restore_compressor` takes it."""
+        check_is_fitted(self)
+        return self._state()
 
     def _state(self) -> dict[str, np.ndarray]:
         """Learnt attributes as named arrays; 'weights_/x' is entry x of the mapping `weights_`."""
@@ -166,16 +172,33 @@ def load_compressor(path: str | Path) -> Any:
         raise CorruptionError(f"'{path / 'manifest.json'}' is not of the format {_FORMAT}.")
     if hashlib.blake2b(learnt, digest_size=16).hexdigest() != manifest.get("learnt"):
         raise CorruptionError(f"'{path / 'learnt.safetensors'}' differs from its checksum; write the compressor again.")
-    room = importlib.import_module("isometry.compression")
-    kind = getattr(room, manifest["part"], None) if manifest["part"] in room.__all__ else None
-    if not (isinstance(kind, type) and issubclass(kind, SavedEstimator)):
-        raise CorruptionError(f"'{path / 'manifest.json'}' names the unknown part '{manifest['part']}'.")
     try:
-        estimator = kind(**manifest["parameters"])
+        return restore_compressor(manifest["part"], manifest["parameters"], manifest["n_features_in"], load(learnt))
+    except (InputError, KeyError) as error:
+        raise CorruptionError(f"'{path / 'manifest.json'}' is not readable ({error}); write it again.") from error
+
+
+def restore_compressor(
+    part: str,
+    parameters: Mapping[str, Any],
+    n_features_in: int | None = None,
+    learnt: Mapping[str, np.ndarray] | None = None,
+) -> Any:
+    """The estimator of that class name with these parameters; with what it learnt where that is given.
+
+    Raises: InputError for an unknown part, or parameters that it does not take.
+    """
+    room = importlib.import_module("isometry.compression")
+    kind = getattr(room, part, None) if part in room.__all__ else None
+    if not (isinstance(kind, type) and issubclass(kind, SavedEstimator)):
+        raise InputError(f"there is no compressor '{part}'")
+    try:
+        estimator = kind(**parameters)
     except TypeError as error:
-        raise CorruptionError(f"'{path / 'manifest.json'}' holds what {manifest['part']} does not take.") from error
-    estimator.n_features_in_ = int(manifest["n_features_in"])
-    estimator._restore(load(learnt))
+        raise InputError(f"{part} does not take these parameters: {error}") from error
+    if learnt is not None:
+        estimator.n_features_in_ = int(n_features_in or 0)
+        estimator._restore(dict(learnt))
     return estimator
 
 

@@ -7,23 +7,15 @@ from numba import njit
 
 
 @njit(nogil=True, cache=True)
-def _bits(x: int) -> int:
-    count = 0
-    while x:
-        x &= x - 1
-        count += 1
-    return count
-
-
-@njit(nogil=True, cache=True)
 def fill_blocks(
     sides: np.ndarray, small: np.ndarray, offsets: np.ndarray, repetitions: int, k_sim: int, width: int, shared: bool,
-    order: np.ndarray, mean: bool, fill: bool, out: np.ndarray,
+    order: np.ndarray, bits: np.ndarray, mean: bool, fill: bool, out: np.ndarray,
 ) -> None:  # fmt: skip
     """Sums (or means) of projected tokens by bucket into out (n, repetitions * 2^k_sim * width), zero at the start.
 
     sides (t, repetitions * k_sim): products with the directions; small (t, repetitions * width), or (t, width) where
-    every repetition shares the tokens as they are; order (2^k_sim,): position of a bucket's block.
+    every repetition shares the tokens as they are; order (2^k_sim,): position of a bucket's block; bits (2^k_sim,): how
+    many bits of a number are set.
     """
     buckets = 1 << k_sim
     counts = np.empty(buckets, np.int64)
@@ -66,7 +58,7 @@ def fill_blocks(
                     continue
                 best, nearest = 64, 0
                 for i in range(many):
-                    differing = _bits(used[i] ^ bucket)
+                    differing = bits[used[i] ^ bucket]
                     if differing < best:
                         best, nearest = differing, used[i]
                         if best == 1:

@@ -48,6 +48,8 @@ class FixedDimensionalEncoding(SavedEstimator):
         final: coordinates of the final count-sketch; None leaves R 2^k_sim projected coordinates.
         projection: "dense" or "count_sketch".
         gray: blocks in Gray order; None follows the convention of `projection`.
+        center: tokens fall into buckets by the side of the fitted tokens' mean that they lie on, not of the origin. Token
+            vectors of models that were not trained for late interaction lie in a narrow cone, and would share a bucket.
         random_state: seed, shared by queries and documents; the drawn matrices are saved with the estimator.
     """
 
@@ -61,6 +63,7 @@ class FixedDimensionalEncoding(SavedEstimator):
         final: int | None = None,
         projection: str = "dense",
         gray: bool | None = None,
+        center: bool = False,
         random_state: int = 0,
     ) -> None:
         self.k_sim = k_sim
@@ -70,6 +73,7 @@ class FixedDimensionalEncoding(SavedEstimator):
         self.final = final
         self.projection = projection
         self.gray = gray
+        self.center = center
         self.random_state = random_state
 
     def fit(self, values: np.ndarray, offsets: np.ndarray | None = None) -> FixedDimensionalEncoding:
@@ -87,6 +91,7 @@ class FixedDimensionalEncoding(SavedEstimator):
         d = self.n_features_in_ = values.shape[1]
         draw = np.random.default_rng(self.random_state)
         self.directions_ = draw.standard_normal((self.repetitions, d, self.k_sim)).astype(np.float32)
+        self.center_ = values.mean(axis=0, dtype=np.float64).astype(np.float32) if self.center and len(values) else None
         self.projections_ = None
         if self.projected is not None and self.projection == "dense":
             signs = draw.integers(0, 2, (self.repetitions, d, self.projected)) * 2 - 1
@@ -135,10 +140,10 @@ class FixedDimensionalEncoding(SavedEstimator):
         order = np.arange(buckets)
         if self.gray if self.gray is not None else self.projection == "count_sketch":
             order = gray_rank(order)
-        turn = np.ascontiguousarray(self.directions_.transpose(1, 0, 2).reshape(self.n_features_in_, -1))
-        project = None
-        if self.projections_ is not None:
-            project = np.ascontiguousarray(self.projections_.transpose(1, 0, 2).reshape(self.n_features_in_, -1))
+        turn = _side_by_side(self.directions_)
+        project = None if self.projections_ is None else _side_by_side(self.projections_)
+        shift = None if self.center_ is None else self.center_ @ turn
+        bits = np.array([i.bit_count() for i in range(buckets)], np.int64)
         n = len(offsets) - 1
         out = np.zeros((n, self.dimension), np.float32)
         first = 0
@@ -146,13 +151,13 @@ class FixedDimensionalEncoding(SavedEstimator):
             last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + _TOKENS, side="right")) - 1)
             tokens = values[offsets[first] : offsets[last]]
             local = offsets[first : last + 1] - offsets[first]
-            sides = tokens @ turn
+            sides = tokens @ turn if shift is None else tokens @ turn - shift
             width = self.n_features_in_ if project is None else project.shape[1] // self.repetitions
             shared = project is None
             small = tokens if project is None else tokens @ project
             wide = out[first:last] if self.final is None else np.zeros((last - first, self._wide), np.float32)
             fill_blocks(
-                sides, small, local, self.repetitions, self.k_sim, width, shared, order, documents,
+                sides, small, local, self.repetitions, self.k_sim, width, shared, order, bits, documents,
                 documents and self.fill_empty, wide,
             )  # fmt: skip
             if self.final is not None:
@@ -161,8 +166,13 @@ class FixedDimensionalEncoding(SavedEstimator):
         return out
 
     def _restore(self, state: dict[str, np.ndarray]) -> None:
-        self.projections_ = self.slots_ = self.slot_signs_ = None
+        self.projections_ = self.slots_ = self.slot_signs_ = self.center_ = None
         super()._restore(state)
+
+
+def _side_by_side(matrices: np.ndarray) -> np.ndarray:
+    """Matrices (r, d, w) as one (d, r w)."""
+    return np.ascontiguousarray(matrices.transpose(1, 0, 2).reshape(matrices.shape[1], -1))
 
 
 def check_tokens(values: np.ndarray, offsets: np.ndarray, dimension: int) -> tuple[np.ndarray, np.ndarray]:

@@ -67,6 +67,11 @@ class ProductQuantizer(CodeEstimator):
             quantiser.train(padded)
             self.centroids_ = faiss.vector_to_array(quantiser.centroids).reshape(parts, count, width).copy()
 
+    def tables(self, queries: np.ndarray) -> np.ndarray:
+        """Inner products of each part of queries (q, d) with its centroids: (q, parts, 2^bits) float32."""
+        turned = self.turned(queries).reshape(len(queries), len(self.centroids_), -1)
+        return np.ascontiguousarray(np.einsum("qpw,pcw->qpc", turned, self.centroids_), dtype=np.float32)
+
     def turned(self, X: np.ndarray) -> np.ndarray:
         """Vectors (n, d), padded and rotated, in the space of the centroids."""
         return self._turned(self._check(X, reset=False))

@@ -51,12 +51,11 @@ class SignBinarizer(CodeEstimator):
         if bits < 1 or (not self.rotate and bits != dimension):
             raise InputError(f"bits is {bits}; without rotation there is one for each of the {dimension} coordinates.")
         self.mean_ = X.mean(axis=0) if self.center else np.zeros(dimension, np.float32)
+        self.directions_: np.ndarray | None = None
         if self.rotate:
             seed = check_random_state(self.random_state)
             turns = [random_rotation(dimension, seed) for _ in range(-(-bits // dimension))]
             self.directions_ = np.ascontiguousarray(np.concatenate(turns, axis=1)[:, :bits])
-        else:
-            self.directions_ = np.eye(dimension, dtype=np.float32)
         self.magnitude_ = np.abs(self._project(X)).mean(axis=0)
 
     def _project(self, X: np.ndarray) -> np.ndarray:
@@ -71,7 +70,9 @@ class SignBinarizer(CodeEstimator):
 
     def _decode(self, codes: np.ndarray) -> np.ndarray:
         bits, dimension = len(self.magnitude_), self.n_features_in_
-        centred = (self._signs(codes) * self.magnitude_) @ self.directions_.T * min(1.0, dimension / bits)
+        centred = self._signs(codes) * self.magnitude_
+        if self.directions_ is not None:
+            centred = centred @ self.directions_.T * min(1.0, dimension / bits)
         return (centred + self.mean_).astype(np.float32)
 
     def query_values(self, queries: np.ndarray) -> np.ndarray:
@@ -90,3 +91,7 @@ class SignBinarizer(CodeEstimator):
             return weights @ self._signs(self._check_codes(codes)).T + constant
 
         return score
+
+    def _restore(self, state: dict[str, np.ndarray]) -> None:
+        self.directions_ = None
+        super()._restore(state)

@@ -8,7 +8,19 @@ import importlib
 from isometry.errors import NotFoundError
 from isometry.recipes._base import Recipe
 
-__all__ = ["bebr", "fastrp", "gistembed"]
+__all__ = [
+    "2dmse",
+    "bebr",
+    "fastrp",
+    "gistembed",
+    "kalm",
+    "lg_anna",
+    "nv_embed",
+    "pooling",
+    "self_positioning",
+    "sitemb",
+    "starbucks",
+]
 
 NAMES: tuple[str, ...] = tuple(__all__)
 

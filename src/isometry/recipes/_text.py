@@ -36,11 +36,12 @@ def full_model() -> Any:
     return load_model("default").to("cpu")
 
 
-def student(layers: int, dimensions: int = 384) -> Any:
-    """The bundled encoder's first layers, as a model of its own. Token embeddings stay fixed: they are half of it."""
+def student(layers: int, dimensions: int = 384, like: Any = None) -> Any:
+    """The first layers of a model (default the bundled encoder), as one of its own; token embeddings stay fixed, they
+    are half of it."""
     from isometry.encoders.text import truncate
 
-    model = full_model()
+    model = like or full_model()
     model = copy.deepcopy(model) if layers == 6 and dimensions == 384 else truncate(model, (layers, dimensions))
     model.max_seq_length = 32
     model[0].auto_model.embeddings.requires_grad_(False)
@@ -97,23 +98,16 @@ def fit(
     `texts` become the label tensor. Returns the model in evaluation mode."""
     import torch
 
-    torch.manual_seed(seed)
-    parameters = {id(p): p for module in (model, loss) for p in module.parameters() if p.requires_grad}
-    optimiser = torch.optim.AdamW(list(parameters.values()), lr=rate, weight_decay=0.01)
-    warm = max(1, steps // 10)
-    model.train()
-    for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = rate * min((step + 1) / warm, (steps - step) / max(steps - warm, 1))
+    from isometry.recipes._frozen import brain_floats, descend
+
+    def loss_of(step: int) -> Any:
         columns = next(stream)
         features = [model.preprocess(column) for column in columns[:texts]]
         labels = torch.as_tensor(np.asarray(columns[texts])) if len(columns) > texts else None
-        optimiser.zero_grad()
-        loss(features, labels).backward()
-        torch.nn.utils.clip_grad_norm_(list(parameters.values()), 1.0)
-        optimiser.step()
-        if tick is not None:
-            tick()
+        with brain_floats():
+            return loss(features, labels)
+
+    descend((model, loss), loss_of, steps, rate, seed, tick)
     return model.eval()
 
 
@@ -142,3 +136,43 @@ def graded_spearman(model: Any, pairs: tuple[Sequence[str], Sequence[str], np.nd
     left, right, scores = pairs
     cosines = np.einsum("nd,nd->n", encode(model, left), encode(model, right))
     return float(spearmanr(cosines, scores).statistic)
+
+
+def short_pairs(data: Path | None, split: str, images: int, seed: int, words: int = 9) -> tuple[list[str], list[str]]:
+    """Two descriptions of at most `words` words of each of `images` pictures: short rows make cheap steps."""
+    first: list[str] = []
+    second: list[str] = []
+    for group in captions(data, split, 10**6, seed):
+        short = [text for text in group if len(text.split()) <= words]
+        if len(short) > 1 and len(first) < images:
+            first.append(short[0])
+            second.append(short[1])
+    return first, second
+
+
+def exit_scores(
+    model: Any,
+    pairs: tuple[Sequence[str], Sequence[str]],
+    sts: tuple[Sequence[str], Sequence[str], np.ndarray],
+    sizes: Sequence[tuple[int, int]],
+) -> dict[tuple[int, int], tuple[float, float]]:
+    """(MRR of the second description by the first, Spearman on graded pairs) of every (layers, dimensions)."""
+    from scipy.stats import spearmanr
+
+    from isometry.encoders.text import encode_exits
+    from isometry.recipes._frozen import brain_floats
+
+    columns = [*pairs, *sts[:2]]
+    with brain_floats():
+        exits = encode_exits(model, [text for column in columns for text in column], sorted({n for n, _ in sizes}))
+    ends = np.cumsum([len(column) for column in columns])[:-1]
+    found = {}
+    for layers, dimensions in sizes:
+        cut = exits[layers][:, :dimensions]
+        a, b, left, right = np.split(cut / np.linalg.norm(cut, axis=1, keepdims=True), ends)
+        cosines = np.einsum("nd,nd->n", left, right)
+        found[layers, dimensions] = (
+            float(reciprocal_ranks(a, b).mean()),
+            float(spearmanr(cosines, sts[2]).statistic),
+        )
+    return found

@@ -66,6 +66,16 @@ class Cage:
         origin, _, _, _, inside = self._lattice
         return origin + np.argwhere(inside) * self.cell
 
+    def inside(self, points: np.ndarray) -> np.ndarray:
+        """Which points `(n, 3)` lie in cells that were filled, `(n,)` bool; none of them for a mesh."""
+        found = np.zeros(len(points), bool)
+        if self._lattice is not None:
+            origin, _, _, _, inside = self._lattice
+            cell = np.floor((np.asarray(points, np.float64) - origin) / self.cell).astype(np.int64)
+            there = ((cell >= 0) & (cell < inside.shape)).all(axis=1)
+            found[there] = inside[tuple(cell[there].T)]
+        return found
+
     def locate(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Tetrahedron `(n,)` int32 and barycentric weights `(n, 4)` float64 of points `(n, 3)`.
 

@@ -211,6 +211,7 @@ def _camera_row(camera: Camera) -> dict[str, Any]:
         "size": [camera.width, camera.height],
         "focal": [camera.fx, camera.fy],
         "centre": [camera.cx, camera.cy],
+        "distortion": list(camera.distortion),
         "rotation": camera.rotation.tolist(),
         "translation": camera.translation.tolist(),
     }
@@ -219,9 +220,10 @@ def _camera_row(camera: Camera) -> dict[str, Any]:
 def _camera(row: dict[str, Any]) -> Camera:
     (width, height), (fx, fy), (cx, cy) = row["size"], row["focal"], row["centre"]
     image = Path(row["image"]) if row["image"] else None
+    k1, k2, p1, p2 = (float(term) for term in row["distortion"])
     return Camera(
         int(width), int(height), float(fx), float(fy), float(cx), float(cy), np.array(row["rotation"], np.float64),
-        np.array(row["translation"], np.float64), image=image, name=str(row["name"]),
+        np.array(row["translation"], np.float64), (k1, k2, p1, p2), image=image, name=str(row["name"]),
     )  # fmt: skip
 
 

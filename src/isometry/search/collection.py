@@ -19,17 +19,22 @@ from isometry.errors import CorruptionError, ExistsError, FingerprintError, Inpu
 from isometry.search import counting, queries
 from isometry.search.export import export_parquet, take_snapshot
 from isometry.search.filters import compile_filter
+from isometry.search.late import each, fitted_sets, tend_encodings, wants_encodings
+from isometry.search.sets_view import SetsCache, SetsView
 from isometry.search.store import database
 from isometry.search.store.commits import CommitMark
 from isometry.search.store.store import Known, Store, WriteReport, load_meta, make_columns, read_segments, read_values
 from isometry.search.store.values import Column, Scalar, arrow_array, content_hash
 from isometry.search.store.verify import VerifyReport, verify_store
 from isometry.search.view import SegmentCache, VectorView
-from isometry.types import EncoderDescription, SearchResult
+from isometry.types import EncoderDescription, SearchResult, VectorSets
 
 Mode = Literal["vector", "text", "hybrid"]
 MAX_K = 10_000
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
+
+
+_State = tuple[int, dict[str, Any], list[Column], VectorView | SetsView]
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Snapshot:
     connection: Any
     meta: dict[str, Any]
     columns: list[Column]
-    view: VectorView
+    view: VectorView | SetsView
 
 
 class Collection:
@@ -47,7 +52,8 @@ class Collection:
 
     One process writes, any number read; a reader sees one consistent version per call and the newest at its next.
     Vectors are float32 `(n, d)`; a score is an inner product (the cosine, since vectors are kept at length one
-    unless the collection was made with `metric="dot"`).
+    unless the collection was made with `metric="dot"`). With `multi_vector` every record holds several (late
+    interaction): a score is the sum over the query's vectors of the best inner product with one of the record's.
 
     >>> with Collection.open("papers") as papers:                       # doctest: +SKIP
     ...     for hit in papers.search("graph embeddings", k=3, where="year(created) >= 2018").hits:
@@ -62,8 +68,8 @@ class Collection:
         self._view_lock = threading.Lock()
         self._write_lock = threading.RLock()
         self._pool = database.ReaderPool(path)
-        self._cache = SegmentCache(path)
-        self._latest: tuple[int, dict[str, Any], list[Column], VectorView] | None = None
+        self._cache, self._sets_cache = SegmentCache(path), SetsCache(path)
+        self._latest: _State | None = None
         self._mark = CommitMark(path / "commits")
         with self.read() as snapshot:
             held = snapshot.meta["details"].get("encoder")
@@ -84,6 +90,7 @@ class Collection:
         text_columns: Sequence[str] = (),
         image_column: str | None = None,
         metric: Literal["cosine", "dot"] = "cosine",
+        multi_vector: bool = False,
     ) -> Collection:
         """Make an empty collection and open it for writing.
 
@@ -92,12 +99,13 @@ class Collection:
                 None for a collection that is given its vectors; then `dimension` is needed.
             schema: Arrow fields of the records besides `id`; fields that come later are added.
             text_columns: what full text searches and what the encoder reads.
+            multi_vector: records hold several vectors each; an encoder says so itself.
         Raises: `ExistsError` when the folder holds something, `InputError` for columns that no record can hold.
         """
         path = Path(path)
         description = encoder if isinstance(encoder, EncoderDescription) else encoder.describe() if encoder else None
         if description is not None:
-            dimension = description.dimension
+            dimension, multi_vector = description.dimension, description.multi_vector
         if dimension is None or not 1 <= dimension <= 65536:
             raise InputError(f"a collection needs an encoder, or a dimension from 1 to 65536 (given: {dimension})")
         fields = pa.schema([] if schema is None else schema)
@@ -109,7 +117,7 @@ class Collection:
         columns = make_columns(fields, text_columns, image_column)
         details = {"encoder": description.to_dict() if description else None, "metric": metric,
                    "text_columns": list(text_columns), "image_column": image_column}  # fmt: skip
-        Store.create(path, columns, dimension, details)
+        Store.create(path, columns, dimension, details, multi_vector=multi_vector)
         return cls.open(path, writable=True, encoder=None if isinstance(encoder, EncoderDescription) else encoder)
 
     @classmethod
@@ -183,6 +191,12 @@ class Collection:
         with self.read() as snapshot:
             return int(snapshot.meta["dimension"])
 
+    @property
+    def multi_vector(self) -> bool:
+        """Whether records hold several vectors each."""
+        with self.read() as snapshot:
+            return bool(snapshot.meta.get("multi_vector"))
+
     def __len__(self) -> int:
         with self.read() as snapshot:
             return int(snapshot.meta["records"])
@@ -242,7 +256,8 @@ class Collection:
                 "version": meta["version"],
                 "segments": len(read_segments(snapshot.connection)),
                 "ended_rows": meta["tombstones"],
-                "indexes": [{"kind": "flat", "exact": True, "complete": True}],
+                "multi_vector": bool(meta.get("multi_vector")),
+                "indexes": [_indexed(snapshot.view)],
                 "columns": [{"name": one.name, "type": str(one.arrow), "role": one.role} for one in snapshot.columns],
                 "text_columns": [one.name for one in snapshot.columns if one.role == "text"],
                 "last_index": meta["details"].get("last_index"),
@@ -266,7 +281,7 @@ class Collection:
                 yield Snapshot(connection, *state[1:])
                 return
 
-    def _state(self, connection: Any, acknowledged: int | None) -> tuple[int, dict[str, Any], list[Column], VectorView]:
+    def _state(self, connection: Any, acknowledged: int | None) -> _State:
         (stored,) = connection.execute("SELECT value FROM meta WHERE key = 'digest'").fetchone() or (None,)
         with self._view_lock:
             if self._latest is not None and self._latest[1]["_digest"] == stored:
@@ -274,7 +289,11 @@ class Collection:
             meta = load_meta(connection, self.path, acknowledged)
             meta["_digest"] = stored
             columns = database.read_columns(connection)
-            view = VectorView(connection, meta["version"], meta["dimension"], self.path, self._cache)
+            view: VectorView | SetsView
+            if meta.get("multi_vector"):
+                view = SetsView(connection, meta, self.path, self._sets_cache)
+            else:
+                view = VectorView(connection, meta["version"], meta["dimension"], self.path, self._cache)
             if len(view.rows) - np.count_nonzero(~view.live) != meta["records"]:
                 raise CorruptionError(
                     f"{self.path}: records and vectors do not match; run 'isometry verify {self.path}'"
@@ -343,8 +362,9 @@ class Collection:
         """The k closest records.
 
         Args:
-            query: words. vector: `(d,)` instead, with `made_by` the fingerprint of its encoder where the collection has
-                one. image: a picture, where the encoder takes pictures. like: the id of a record to find others like it.
+            query: words. vector: `(d,)` instead (several vectors: `(t, d)`), with `made_by` the fingerprint of its
+                encoder where the collection has one. image: a picture, where the encoder takes pictures. like: the id of
+                a record to find others like it.
                 None of them: every record that passes the filter, in the order of `sort` or as they came.
             where: a filter (see `isometry.search.filters`); it never shortens the result while records match.
             mode: 'vector', 'text' (BM25) or 'hybrid' (reciprocal rank fusion of both).
@@ -370,9 +390,7 @@ class Collection:
             target = self._encode_image(image)
             clock.lap("encode")
         elif vector is not None:
-            target = self._given_vectors(
-                np.asarray(vector, np.float32)[None, :] if np.ndim(vector) == 1 else vector, made_by
-            )[0]
+            target = self._given_query(vector, made_by)
         with self.read() as snapshot:
             found = queries.run(snapshot, query, target, like, k, offset, where, mode, explain, sort, clock)
         shown = query if query is not None else f"like {like}" if like is not None else given[0] if given else None
@@ -380,34 +398,31 @@ class Collection:
 
     def search_many(
         self,
-        queries_given: Sequence[str] | np.ndarray,
+        queries_given: Sequence[str] | np.ndarray | VectorSets,
         *,
         made_by: str | None = None,
         k: int = 10,
         where: str | None = None,
         mode: Mode = "vector",
     ) -> list[SearchResult]:
-        """One result per query; texts are encoded together and vectors `(q, d)` scanned together."""
+        """One result per query; texts are encoded together, and vectors `(q, d)` (or sets of them) scanned together."""
         _check_page(k, 0)
         if mode != "vector":
-            if isinstance(queries_given, np.ndarray):
+            if isinstance(queries_given, np.ndarray | VectorSets):
                 raise InputError(f"vectors are searched with mode 'vector', not '{mode}'")
             return [self.search(query, k=k, where=where, mode=mode) for query in queries_given]
         started = time.perf_counter()
         clock = queries.Clock()
-        if isinstance(queries_given, np.ndarray):
-            texts: list[str | None] = [None] * len(queries_given)
-            vectors = self._given_vectors(queries_given, made_by)
+        vectors: Any
+        if isinstance(queries_given, np.ndarray | VectorSets):
+            vectors = _rows(self._given_vectors(queries_given, made_by))
+            texts: list[str | None] = [None] * len(vectors)
         else:
             empty = next((number for number, query in enumerate(queries_given, 1) if not query.strip()), None)
             if empty is not None:
                 raise InputError(f"query {empty} is empty; give some words")
             texts = list(queries_given)
-            vectors = (
-                self._fitted(_encode_queries(self.encoder, texts))
-                if texts
-                else np.empty((0, self.dimension), np.float32)
-            )
+            vectors = _rows(self._fitted(_encode_queries(self.encoder, texts))) if texts else []
             clock.lap("encode")
         if not len(vectors):
             return []
@@ -419,7 +434,10 @@ class Collection:
         ]
 
     def vectors(self, ids: Sequence[str] | None = None) -> tuple[list[str], np.ndarray]:
-        """Ids and their vectors float32 `(n, d)`; all of them in the order they came when `ids` is None."""
+        """Ids and their vectors float32 `(n, d)`; all of them in the order they came when `ids` is None.
+
+        Where records hold several vectors, the mean of each record's at length one; `vector_sets` gives them all.
+        """
         with self.read() as snapshot:
             if ids is None:
                 pairs = snapshot.connection.execute("SELECT row, id FROM records ORDER BY row").fetchall()
@@ -431,6 +449,21 @@ class Collection:
             if missing:
                 raise NotFoundError(f"no record '{missing[0]}' in {self.path}")
             return list(ids), snapshot.view.vectors(np.array([rows[one] for one in ids], np.int64))
+
+    def vector_sets(self, ids: Sequence[str] | None = None) -> tuple[list[str], VectorSets]:
+        """Ids and all their vectors, of a collection whose records hold several; they are copied into memory."""
+        with self.read() as snapshot:
+            if not isinstance(snapshot.view, SetsView):
+                raise InputError(f"{self.path} holds one vector a record; use vectors()")
+            if ids is None:
+                rows = dict(snapshot.connection.execute("SELECT id, row FROM records ORDER BY row"))
+            else:
+                rows = queries.rows_of_ids(snapshot, list(ids))
+            missing = [one for one in ids or () if one not in rows]
+            if missing:
+                raise NotFoundError(f"no record '{missing[0]}' in {self.path}")
+            named = list(rows) if ids is None else list(ids)
+            return named, snapshot.view.sets(np.array([rows[one] for one in named], np.int64))
 
     def blob(self, identity: str, column: str) -> bytes | None:
         """The bytes of a binary attribute, as an image column holds them."""
@@ -474,18 +507,19 @@ class Collection:
 
     # ---- writing ---------------------------------------------------------------------------------------------------
 
-    def add(self, records: Any, vectors: np.ndarray | None = None, *, made_by: str | None = None) -> WriteReport:
+    def add(self, records: Any, vectors: Any = None, *, made_by: str | None = None) -> WriteReport:
         """Put new records. Raises `ExistsError` when one is there already; then none is put."""
         with self._write_lock:
             return self._put(records, vectors, made_by, new_only=True)
 
-    def upsert(self, records: Any, vectors: np.ndarray | None = None, *, made_by: str | None = None) -> WriteReport:
+    def upsert(self, records: Any, vectors: Any = None, *, made_by: str | None = None) -> WriteReport:
         """Put records: new ids are added, known ids replaced; what did not change is left as it is.
 
         Args:
             records: an Arrow batch or table, or a list of dicts, with a text column `id`.
             vectors: float32 `(n, d)` made by the encoder with fingerprint `made_by`; None to encode the text columns.
-                A text that did not change is not encoded again.
+                A text that did not change is not encoded again. Several vectors a record: `VectorSets`, that is (values
+                `(sum t_i, d)`, offsets `(n + 1)`), or a list of arrays `(t_i, d)`.
         """
         with self._write_lock:
             return self._put(records, vectors, made_by, new_only=False)
@@ -509,6 +543,7 @@ class Collection:
         """Give the space of ended records back to the disk; readers go on meanwhile."""
         with self._write_lock:
             self._writer().compact()
+            self._tend_encodings()
 
     def note(self, key: str, value: Any) -> None:
         """Keep a JSON value under a name in the manifest, as the last indexing run does."""
@@ -519,20 +554,27 @@ class Collection:
             raise InputError(f"{self.path} is open for reading; open it with writable=True")
         return self._store
 
-    def _put(self, records: Any, vectors: np.ndarray | None, made_by: str | None, *, new_only: bool) -> WriteReport:
+    def _put(self, records: Any, vectors: Any, made_by: str | None, *, new_only: bool) -> WriteReport:
         store = self._writer()
         table = _as_batch(records)
         ids = _checked_ids(table)
-        given = None if vectors is None else self._given_vectors(np.asarray(vectors), made_by)
-        if given is not None and len(given) != len(ids):
-            raise ShapeError(f"{len(ids)} records and {len(given)} vectors were given; give one vector per record")
+        given = None if vectors is None else self._given_vectors(vectors, made_by)
+        count = 0 if given is None else len(_rows(given))
+        if given is not None and count != len(ids):
+            raise ShapeError(f"{len(ids)} records and {count} vectors were given; give one vector per record")
         with store.admitting(table.schema):
             report = self._write(store, table, ids, given, new_only)
         store.merge_small()
+        self._tend_encodings()
         return report
 
+    def _tend_encodings(self) -> None:
+        with self.read() as snapshot:
+            if wants_encodings(snapshot):
+                tend_encodings(self._writer(), snapshot)
+
     def _write(
-        self, store: Store, table: pa.Table | pa.RecordBatch, ids: list[str], given: np.ndarray | None, new_only: bool
+        self, store: Store, table: pa.Table | pa.RecordBatch, ids: list[str], given: Any, new_only: bool
     ) -> WriteReport:
         values = store.prepare(table)
         contents = [content_hash((identity, *record)) for identity, record in zip(ids, values, strict=True)]
@@ -547,7 +589,10 @@ class Collection:
             or known[identity].content != contents[number]
             or known[identity].encoded != encoded[number]
         ]
-        fresh = given[chosen] if given is not None else self._vectors_for(store, ids, values, encoded, known, chosen)
+        if given is None:
+            fresh = self._vectors_for(store, ids, values, encoded, known, chosen)
+        else:
+            fresh = given.take(np.array(chosen, np.int64)) if isinstance(given, VectorSets) else given[chosen]
         store.write(
             [ids[number] for number in chosen],
             [values[number] for number in chosen],
@@ -559,9 +604,9 @@ class Collection:
         updated = sum(ids[number] in known for number in chosen)
         return WriteReport(len(chosen) - updated, updated, len(ids) - len(chosen))
 
-    def _encoded_hashes(self, store: Store, values: list[tuple[Scalar, ...]], given: np.ndarray | None) -> list[bytes]:
+    def _encoded_hashes(self, store: Store, values: list[tuple[Scalar, ...]], given: Any) -> list[bytes]:
         if given is not None:
-            return [content_hash((vector.tobytes(),)) for vector in given]
+            return [content_hash((vector.tobytes(),)) for vector in _rows(given)]
         roles = [number for number, column in enumerate(store.columns) if column.role in ("text", "image")]
         return [content_hash(tuple(record[number] for number in roles)) for record in values]
 
@@ -573,22 +618,29 @@ class Collection:
         encoded: list[bytes],
         known: Mapping[str, Known],
         chosen: list[int],
-    ) -> np.ndarray:
+    ) -> Any:
         """Vectors of the chosen records: kept where what they were made of is unchanged, else encoded."""
-        vectors = np.empty((len(chosen), int(store.meta["dimension"])), np.float32)
+        vectors: list[Any] = [None] * len(chosen)
         keep = [place for place, number in enumerate(chosen)
                 if ids[number] in known and known[ids[number]].encoded == encoded[number]]  # fmt: skip
         if keep:
             rows = np.array([known[ids[chosen[place]]].row for place in keep], np.int64)
             with self.read() as snapshot:
-                vectors[keep] = snapshot.view.vectors(rows)
+                view = snapshot.view
+                held = each(view.sets(rows)) if isinstance(view, SetsView) else view.vectors(rows)
+            for place, one in zip(keep, held, strict=True):
+                vectors[place] = one
         kept = set(keep)
         todo = [place for place in range(len(chosen)) if place not in kept]
         if todo:
-            vectors[todo] = self._encode_records(store, [values[chosen[place]] for place in todo])
-        return vectors
+            made = _rows(self._encode_records(store, [values[chosen[place]] for place in todo]))
+            for place, one in zip(todo, made, strict=True):
+                vectors[place] = one
+        if store.multi_vector:
+            return fitted_sets(vectors, int(store.meta["dimension"]), "dot", self.path)
+        return np.stack(vectors) if vectors else np.empty((0, int(store.meta["dimension"])), np.float32)
 
-    def _encode_records(self, store: Store, values: list[tuple[Scalar, ...]]) -> np.ndarray:
+    def _encode_records(self, store: Store, values: list[tuple[Scalar, ...]]) -> Any:
         texts = [number for number, column in enumerate(store.columns) if column.role == "text"]
         images = [number for number, column in enumerate(store.columns) if column.role == "image"]
         if self.encoder_description is None:
@@ -604,14 +656,20 @@ class Collection:
     # ---- vectors ---------------------------------------------------------------------------------------------------
 
     def _encode_query(self, query: str) -> np.ndarray:
-        return self._fitted(_encode_queries(self.encoder, [query]))[0]
+        return _rows(self._fitted(_encode_queries(self.encoder, [query])))[0]
 
     def _encode_image(self, image: Any) -> np.ndarray:
         if self.encoder_description is None or "image" not in self.encoder_description.modalities:
             raise InputError(f"the encoder of {self.path} takes no pictures; search with words")
-        return self._fitted(self.encoder.encode_images([image]))[0]
+        return _rows(self._fitted(self.encoder.encode_images([image])))[0]
 
-    def _given_vectors(self, vectors: np.ndarray, made_by: str | None) -> np.ndarray:
+    def _given_query(self, vector: Any, made_by: str | None) -> np.ndarray:
+        """One query: `(d,)`, or `(t, d)` where records hold several vectors."""
+        array = np.asarray(vector, np.float32)
+        array = array[None, :] if array.ndim == 1 else array
+        return _rows(self._given_vectors([array] if self.multi_vector else array, made_by))[0]
+
+    def _given_vectors(self, vectors: Any, made_by: str | None) -> Any:
         if self.fingerprint is not None and made_by != self.fingerprint:
             raise FingerprintError(
                 f"{self.path} holds vectors of {self.encoder_description.name} ({self.fingerprint})"  # type: ignore[union-attr]
@@ -619,14 +677,19 @@ class Collection:
             )
         return self._fitted(vectors)
 
-    def _fitted(self, vectors: np.ndarray) -> np.ndarray:
-        """Checked float32 `(n, d)`, at length one where the metric is the cosine."""
+    def _fitted(self, vectors: Any) -> Any:
+        """Checked float32 `(n, d)`, or sets, at length one where the metric is the cosine."""
+        with self.read() as snapshot:
+            dimension, metric = snapshot.meta["dimension"], snapshot.meta["details"]["metric"]
+            several = bool(snapshot.meta.get("multi_vector"))
+        if several:
+            return fitted_sets(vectors, dimension, metric, self.path)
+        if isinstance(vectors, VectorSets):
+            raise ShapeError(f"{self.path} holds one vector a record; give vectors in the shape (n, {dimension})")
         try:
             array = np.ascontiguousarray(vectors, np.float32)
         except (TypeError, ValueError) as error:
             raise ShapeError(f"vectors must be numbers in the shape (n, d): {error}") from error
-        with self.read() as snapshot:
-            dimension, metric = snapshot.meta["dimension"], snapshot.meta["details"]["metric"]
         if array.ndim != 2 or array.shape[1] != dimension:
             raise ShapeError(f"vectors of shape {array.shape} were given and {self.path} takes (n, {dimension})")
         bad = ~np.isfinite(array).all(axis=1)
@@ -648,9 +711,19 @@ def document_text(texts: Sequence[Scalar]) -> str:
     return "\n".join(str(text) for text in texts if text is not None and str(text).strip())
 
 
-def _encode_queries(encoder: Any, texts: Sequence[Any]) -> np.ndarray:
-    encode = getattr(encoder, "encode_queries", None) or encoder.encode
-    return np.asarray(encode(list(texts)))
+def _encode_queries(encoder: Any, texts: Sequence[Any]) -> Any:
+    return (getattr(encoder, "encode_queries", None) or encoder.encode)(list(texts))
+
+
+def _rows(vectors: Any) -> Any:
+    """What each record or query has: a row `(d,)`, or an array `(t, d)` of a set."""
+    return each(vectors) if isinstance(vectors, VectorSets) else vectors
+
+
+def _indexed(view: VectorView | SetsView) -> dict[str, Any]:
+    if isinstance(view, SetsView):
+        return view.described()
+    return {"kind": "flat", "exact": True, "complete": True}
 
 
 def _check_page(k: int, offset: int) -> None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from isometry.errors import ExistsError, InputError, StorageError
+from isometry.search.sets_view import SetsView
 from isometry.search.store import database
 from isometry.search.store.commits import CommitMark
 from isometry.search.store.segments import fsync_folder
@@ -22,6 +23,7 @@ from isometry.search.store.values import arrow_array
 
 if TYPE_CHECKING:
     from isometry.search.collection import Collection
+    from isometry.search.view import VectorView
 
 _ROWS = 4096
 
@@ -43,19 +45,21 @@ def export_parquet(collection: Collection, target: Path) -> int:
             *((column.name, array.type) for column, array in zip(columns, empty, strict=True)),
         ]
         description = collection.encoder_description
-        schema = pa.schema([*fields, (vector_name, pa.list_(pa.float32(), dimension))]).with_metadata(
+        single = pa.list_(pa.float32(), dimension)
+        several = isinstance(snapshot.view, SetsView)
+        schema = pa.schema([*fields, (vector_name, pa.list_(single) if several else single)]).with_metadata(
             {"isometry.fingerprint": collection.fingerprint or "",
              "isometry.encoder": json.dumps(description.to_dict() if description else None)}
         )  # fmt: skip
         try:
             with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-                for start in range(0, len(rows), _ROWS):
-                    part = rows[start : start + _ROWS]
+                size = _ROWS if not several else _ROWS // 16
+                for start in range(0, len(rows), size):
+                    part = rows[start : start + size]
                     found = list(read_values(snapshot.connection, columns, part.tolist()))
                     arrays = [pa.array([identity for _, identity, _ in found], pa.string())]
                     arrays += [arrow_array([values[n] for _, _, values in found], one) for n, one in enumerate(columns)]
-                    flat = pa.array(snapshot.view.vectors(part).reshape(-1), pa.float32())
-                    arrays.append(pa.FixedSizeListArray.from_arrays(flat, dimension))
+                    arrays.append(_vectors(snapshot.view, part, dimension))
                     writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
@@ -66,6 +70,15 @@ def export_parquet(collection: Collection, target: Path) -> int:
         finally:
             temporary.unlink(missing_ok=True)
     return len(rows)
+
+
+def _vectors(view: VectorView | SetsView, rows: np.ndarray, dimension: int) -> pa.Array:
+    """The vectors of rows, one or several each, as Arrow has them."""
+    if isinstance(view, SetsView):
+        values, offsets = view.sets(rows)
+        flat = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1), pa.float32()), dimension)
+        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat)
+    return pa.FixedSizeListArray.from_arrays(pa.array(view.vectors(rows).reshape(-1), pa.float32()), dimension)
 
 
 def take_snapshot(collection: Collection, target: Path) -> None:

@@ -69,7 +69,7 @@ def run(
         excluded = rows_of_ids(snapshot, [like]).get(like)
         if excluded is None:
             raise NotFoundError(f"no record '{like}' in this collection")
-        target = snapshot.view.vectors(np.array([excluded], np.int64))[0]
+        target = snapshot.view.target(excluded)
     depth = offset + k if sort is None else max(DEPTH, offset + k)
     details: dict[int, dict[str, Any]] = {}
     plan: dict[str, Any] = {"mode": mode if query is not None else "like" if like is not None else "vector"}
@@ -100,8 +100,8 @@ def run(
     return Found(hits, total, plan)
 
 
-def run_batch(snapshot: Snapshot, vectors: np.ndarray, k: int, where: str | None, clock: Clock) -> list[Found]:
-    """Answer many vectors `(q, d)` with one scan."""
+def run_batch(snapshot: Snapshot, vectors: Any, k: int, where: str | None, clock: Clock) -> list[Found]:
+    """Answer many vectors `(q, d)`, or a list of sets `(t_i, d)`, with one scan."""
     clock.lap("open")
     matches = _Matches(snapshot, where, clock)
     mask, most = matches.mask(), k + 1

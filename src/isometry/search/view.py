@@ -90,6 +90,10 @@ class VectorView:
             start += len(block)
         return found
 
+    def target(self, row: int) -> np.ndarray:
+        """What finds records like the one in this row: its vector `(d,)`."""
+        return self.vectors(np.array([row], np.int64))[0]
+
     def search(self, queries: np.ndarray, k: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
         """Exact top-k of `(q, d)`: (scores `(q, k)`, rows `(q, k)` as row numbers, what was done); padded with -1."""
         scores = [np.full((len(queries), 0), -np.inf, np.float32)]

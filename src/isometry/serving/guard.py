@@ -6,20 +6,22 @@ import asyncio
 import hmac
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, Response
 
 from isometry.serving.limits import Limits
+from isometry.serving.sign_in import SIGN_IN, SignIn
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-COOKIE = "isometry_token"
 HEADERS = (
-    (b"content-security-policy", b"default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"),
+    (
+        b"content-security-policy",
+        b"default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+    ),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 )
@@ -35,7 +37,8 @@ class Guard:
     """ASGI middleware.
 
     Args:
-        token: asked for as `Authorization: Bearer`, or as the cookie that `/?token=...` sets; None for nobody to be asked.
+        token: asked for as `Authorization: Bearer`, or as the cookie that `/sign-in` and `/?token=...` set (see
+            `isometry.serving.sign_in`); None for nobody to be asked.
         hosts: names that the Host header may have (against DNS rebinding); None for any.
         observe: called with route, method, status and seconds of every request.
     """
@@ -51,6 +54,7 @@ class Guard:
     ) -> None:
         self.app, self.limits, self.observe = app, limits, observe
         self._token = token.encode() if token is not None else None  # as bytes on the wire: UTF-8
+        self._door = None if token is None else SignIn(token)
         self._hosts = None if hosts is None else frozenset(hosts)
         self.running = 0
 
@@ -101,7 +105,10 @@ class Guard:
             ), receive
         if self.running > self.limits.concurrent:
             return error(429, "too many requests at once; try again", "TooManyRequests", {"Retry-After": "1"}), receive
-        if self._token is not None and scope["path"] != "/healthz":
+        if self._door is not None and not _is_public(scope["path"]):
+            if scope["path"] == SIGN_IN:
+                refusal, receive = await self._bounded_body(headers, receive)
+                return refusal or await self._door.visit(scope, receive), receive
             refusal = self._ask_token(scope, headers)
             if refusal is not None:
                 return refusal, receive
@@ -118,20 +125,12 @@ class Guard:
         given = headers.get("authorization", "")
         if given[:7].lower() == "bearer " and hmac.compare_digest(given[7:].strip().encode("latin-1"), self._token):
             return None
-        cookie: SimpleCookie = SimpleCookie()
-        try:
-            cookie.load(headers.get("cookie", ""))
-        except CookieError:
-            cookie = SimpleCookie()
-        if COOKIE in cookie and hmac.compare_digest(cookie[COOKIE].value.encode(), self._token):
+        assert self._door is not None
+        if self._door.lets_in(headers):
             return None
-        asked = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [""])[0]
-        if scope["method"] == "GET" and scope["path"] == "/" and hmac.compare_digest(asked.encode(), self._token):
-            page = RedirectResponse("/", 303)
-            page.set_cookie(COOKIE, self._token.decode(), httponly=True, samesite="strict")
-            return page
-        message = "a token is needed: send 'Authorization: Bearer TOKEN', or open /?token=TOKEN in the browser"
-        return error(401, message, "Unauthorized", {"WWW-Authenticate": "Bearer"})
+        message = "a token is needed: send 'Authorization: Bearer TOKEN', or open /sign-in in a browser"
+        refusal = error(401, message, "Unauthorized", {"WWW-Authenticate": "Bearer"})
+        return self._door.lead_in(scope, headers) or refusal
 
     async def _bounded_body(self, headers: dict[str, str], receive: Receive) -> tuple[Response | None, Receive]:
         most = self.limits.body_bytes
@@ -161,6 +160,11 @@ class Guard:
             return {"type": "http.request", "body": body, "more_body": False}
 
         return None, replay
+
+
+def _is_public(path: str) -> bool:
+    """What anybody may have: whether the server lives, and the files of the page, which are the same everywhere."""
+    return path == "/healthz" or path.startswith("/static/")
 
 
 def _hostname(host: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from isometry.errors import InputError
 from isometry.records import open_source
 
-Kind = Literal["pairs", "graded", "labelled"]
+Kind = Literal["pairs", "graded", "labelled", "plain"]
 _ANCHORS = ("anchor", "query", "question", "sentence1", "premise")
 _POSITIVES = ("positive", "document", "answer", "sentence2", "hypothesis")
 _SCORES = ("score", "similarity", "relatedness")
@@ -23,7 +23,7 @@ class TrainingData:
 
     Attributes:
         kind: "pairs" = anchor, positive and any number of negatives; "graded" = two texts and a score; "labelled" =
-            a text and a label.
+            a text and a label; "plain" = texts alone, for pre-training.
         texts: text columns by name. targets: scores (graded), labels (labelled) or empty.
         instructions: the instruction of each row's anchor, where the data has a column of them.
     """
@@ -52,7 +52,7 @@ def read_training_data(source: str | Path | Mapping[str, Sequence[Any]], where: 
 
     Columns are known by name: an anchor (anchor, query, question, sentence1, premise), a positive (positive, document,
     answer, sentence2, hypothesis), negatives (negative, negative_1, …), a score (score, similarity, relatedness), an
-    instruction; or text and label. Other columns are left alone.
+    instruction; or text and label; or text alone. Other columns are left alone.
 
     Args:
         where: how messages call the data; default the file's name.
@@ -83,10 +83,12 @@ def read_training_data(source: str | Path | Mapping[str, Sequence[Any]], where: 
         targets = columns[score] if score is not None else []
     elif "text" in columns and "label" in columns:
         kind, texts, targets = "labelled", {"text": columns["text"]}, columns["label"]
+    elif "text" in columns:
+        kind, texts, targets = "plain", {"text": columns["text"]}, []
     else:
         raise InputError(
             f"{name} has the columns {', '.join(columns) or 'none'}; training takes anchor and positive (or query and "
-            "document, sentence1 and sentence2) with negatives or a score, or text and label"
+            "document, sentence1 and sentence2) with negatives or a score, or text and label, or text alone"
         )
     if not next(iter(texts.values())):
         raise InputError(f"{name} holds no rows")

@@ -19,7 +19,8 @@ class TrainingRun:
         recipe: name of the preset it started from.
         model: "default", a model folder, or a hub name that is on this machine.
         data: training file. test: file the model is judged on, for the leak check. None = not given.
-        loss: "info-nce" for pairs and classes, "cosent" for scores, "margin" (paper 48) for rows with negatives.
+        loss: "info-nce" for pairs and classes, "cosent" for scores, "margin" (paper 48) for rows with negatives,
+            "masked" (paper 03) for plain texts: masked-autoencoder pre-training of all sizes of `ladder`.
         temperature, in_batch, hard, focal, mixed_pairs, mixed_list, directions: see `InfoNCE`.
         guide: "" or a guide model; guide_margin: absolute margin of its mask (paper 55).
         mine: hard negatives mined per row with the starting model; mine_margin: their relative margin (05, 42).
@@ -40,7 +41,7 @@ class TrainingRun:
     model: str = "default"
     data: str = ""
     test: str | None = None
-    loss: Literal["info-nce", "cosent", "margin"] = "info-nce"
+    loss: Literal["info-nce", "cosent", "margin", "masked"] = "info-nce"
     temperature: float = 0.05
     directions: tuple[str, ...] = ("query_to_doc",)
     in_batch: bool = True
@@ -121,6 +122,9 @@ PRESETS: dict[str, TrainingRun] = {
     "graded": TrainingRun(recipe="graded", loss="cosent"),
     "pooling": TrainingRun(recipe="pooling", pooling="multi-layer", learning_rate=1e-4),
     "starbucks": TrainingRun(recipe="starbucks", sizes="ladder", learning_rate=5e-5),
+    "smae": TrainingRun(
+        recipe="smae", loss="masked", sizes="ladder", learning_rate=1e-4, warmup=0.05, weight_decay=1e-3
+    ),
     "nv-embed": TrainingRun(
         recipe="nv-embed", pooling="latent", in_batch=False, hard="own", mine=3, learning_rate=1e-4
     ),

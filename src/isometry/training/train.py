@@ -28,7 +28,7 @@ from isometry.encoders.text.exits import transformer_layers
 from isometry.errors import DivergedError, ExistsError, InputError, MissingExtraError, NotFoundError
 from isometry.evaluation.atomic import write_atomically
 from isometry.training.data import DataReport, TrainingData, check_training_data, read_training_data
-from isometry.training.losses import InfoNCE, LadderLoss, MarginRankingLoss, SampledSizeLoss
+from isometry.training.losses import InfoNCE, LadderLoss, MarginRankingLoss, MaskedAutoencoderLoss, SampledSizeLoss
 from isometry.training.margins import MarginRule
 from isometry.training.negatives import mine_negatives
 from isometry.training.run import TrainingRun
@@ -197,6 +197,10 @@ def load_model(name: str) -> Any:
 def training_columns(run: TrainingRun, model: Any, data: TrainingData) -> tuple[dict[str, list[Any]], list[str]]:
     """Data as the trainer takes it: text columns in order, then a label column where the loss reads one; and notes."""
     notes: list[str] = []
+    if data.kind == "plain" or run.loss == "masked":
+        if data.kind != "plain" or run.loss != "masked":
+            raise InputError("texts alone are for pre-training (recipe 'smae'), and pre-training takes texts alone")
+        return dict(data.texts), notes
     if data.kind == "graded":
         if run.loss != "cosent":
             raise InputError("data with scores is trained with the loss 'cosent' (recipe 'graded')")
@@ -230,6 +234,8 @@ def training_columns(run: TrainingRun, model: Any, data: TrainingData) -> tuple[
 
 def build_loss(run: TrainingRun, model: Any, labelled: bool = False) -> nn.Module:
     """The loss of a run around a model."""
+    if run.loss == "masked":
+        return MaskedAutoencoderLoss(model, Ladder.of(*(run.ladder or default_ladder(model))), seed=run.seed)
     if run.loss == "cosent":
         from sentence_transformers.sentence_transformer.losses import CoSENTLoss
 

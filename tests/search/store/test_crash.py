@@ -25,6 +25,16 @@ HERE = Path(__file__).resolve().parent
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory) -> tuple[str, list[Call]]:
     """The workload's file calls, recorded once."""
+    return _record(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def recorded_several(tmp_path_factory) -> tuple[str, list[Call]]:
+    """The same with several vectors a record."""
+    return _record(tmp_path_factory, "several")
+
+
+def _record(tmp_path_factory, *how: str) -> tuple[str, list[Call]]:
     if shutil.which("gcc") is None:
         pytest.skip("the recorder of file calls is C: install gcc to run the crash tests")
     folder = tmp_path_factory.mktemp("recorded")
@@ -35,7 +45,7 @@ def recorded(tmp_path_factory) -> tuple[str, list[Call]]:
     root.mkdir()
     environment = {**os.environ, "LD_PRELOAD": str(library), "RECORD_ROOT": str(root), "RECORD_LOG": str(log)}
     subprocess.run(
-        [sys.executable, "-m", "tests.search.store.workload", root / "store", root / "ACK"],
+        [sys.executable, "-m", "tests.search.store.workload", root / "store", root / "ACK", *how],
         env=environment, check=True, cwd=HERE.parents[2],
     )  # fmt: skip
     return str(root), read_log(log)
@@ -57,6 +67,10 @@ def test_recording_is_complete(recorded, tmp_path):
 
 def test_every_cut_leaves_what_was_acknowledged(recorded, tmp_path):
     _cut_everywhere(recorded, tmp_path, points=1020, seed=20261124)
+
+
+def test_every_cut_leaves_what_was_acknowledged_of_several_vectors(recorded_several, tmp_path):
+    _cut_everywhere(recorded_several, tmp_path, points=250, seed=20261125)
 
 
 @pytest.mark.slow

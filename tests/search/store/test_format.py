@@ -6,18 +6,17 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from isometry.search import Collection
-from tests.fixtures.make_store import records, vectors
+from tests.fixtures.make_store import records, sets, vectors
 
-FIXTURES = sorted((Path(__file__).resolve().parents[2] / "fixtures").glob("store-format-*"))
+FOLDER = Path(__file__).resolve().parents[2] / "fixtures"
+FIXTURES = sorted(FOLDER.glob("store-format-*"))
 
 
-@pytest.mark.parametrize("fixture", FIXTURES, ids=lambda path: path.name)
-def test_an_earlier_store_opens(fixture, tmp_path):
+def test_an_earlier_store_opens(tmp_path):
     path = tmp_path / "store"
-    shutil.copytree(fixture, path)
+    shutil.copytree(FOLDER / "store-format-1", path)
     kept = [*range(20), *range(1090, 1100), *range(2000, 2010)]
     with Collection.open(path, writable=True) as collection:
         assert collection.verify().ok
@@ -30,6 +29,26 @@ def test_an_earlier_store_opens(fixture, tmp_path):
         assert collection.search("naive", mode="text", k=50).total == len(kept)
         assert collection.search(vector=vectors(range(7, 8))[0], k=1, where="'t1' IN tags").hits[0].id == "r7"
         collection.upsert(records(range(5, 8)), vectors(range(5, 8)))
+        collection.delete("r1")
+        collection.compact()
+        assert len(collection) == len(kept) - 1 and collection.verify().ok
+
+
+def test_an_earlier_store_of_several_vectors_opens(tmp_path):
+    path = tmp_path / "store"
+    shutil.copytree(FOLDER / "store-format-2", path)
+    kept = [*range(20), *range(490, 500), *range(2000, 2010)]
+    with Collection.open(path, writable=True) as collection:
+        assert collection.verify().ok
+        ids, held = collection.vector_sets()
+        assert ids == [f"r{n}" for n in kept]
+        wanted = np.concatenate([one for n in kept for one in sets(range(n, n + 1))])
+        np.testing.assert_allclose(
+            held.values, wanted / np.linalg.norm(wanted, axis=1, keepdims=True), rtol=1e-5, atol=1e-6
+        )
+        assert np.diff(held.offsets).tolist() == [1 + n % 4 for n in kept]
+        assert collection.search(vector=sets(range(495, 496))[0], k=1).hits[0].id == "r495"
+        collection.upsert(records(range(5, 8)), sets(range(5, 8)))
         collection.delete("r1")
         collection.compact()
         assert len(collection) == len(kept) - 1 and collection.verify().ok

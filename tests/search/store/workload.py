@@ -59,16 +59,27 @@ def expected_states() -> list[dict[str, int]]:
     return states
 
 
-def main(folder: Path, acks: Path) -> None:
+def sets(numbers: range, edition: int) -> list[np.ndarray]:
+    """One to three times the same vector, so that a record's mean is that vector."""
+    return [
+        np.repeat(one[None], 1 + number % 3, axis=0)
+        for number, one in zip(numbers, vectors(numbers, edition), strict=True)
+    ]
+
+
+def main(folder: Path, acks: Path, several: bool) -> None:
+    """`several`: vectors a record."""
     from isometry.search import Collection
 
     collection: Any = None
     handle = os.open(acks, os.O_WRONLY | os.O_CREAT)
     for number, (what, given) in enumerate(steps(), start=1):
         if what == "create":
-            collection = Collection.create(folder, dimension=DIMENSION, schema=SCHEMA, text_columns=["title"])
+            collection = Collection.create(
+                folder, dimension=DIMENSION, schema=SCHEMA, text_columns=["title"], multi_vector=several
+            )
         elif what == "upsert":
-            collection.upsert(records(*given), vectors(*given))
+            collection.upsert(records(*given), (sets if several else vectors)(*given))
         elif what == "delete":
             collection.delete([f"r{one}" for one in given])
         else:
@@ -78,4 +89,4 @@ def main(folder: Path, acks: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), "several" in sys.argv)

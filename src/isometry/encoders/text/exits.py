@@ -47,12 +47,7 @@ def exit_vectors(model: nn.Module, features: dict[str, Any], layers: Iterable[in
     """
     core = _unwrap(model)
     backbone = find_backbone(core)
-    kept = backbone.config.output_hidden_states
-    backbone.config.output_hidden_states = True
-    try:
-        states = model(dict(features))["all_layer_embeddings"]
-    finally:
-        backbone.config.output_hidden_states = kept
+    states = layer_states(model, features)
     last = len(states) - 1
     vectors = {}
     for layer in layers:
@@ -67,6 +62,18 @@ def exit_vectors(model: nn.Module, features: dict[str, Any], layers: Iterable[in
                 pooled = module(pooled)
         vectors[layer] = pooled["sentence_embedding"]
     return vectors
+
+
+def layer_states(model: nn.Module, features: dict[str, Any]) -> Sequence[Tensor]:
+    """Token states `(b, t, d)` of the embedding output and every layer: `[n]` is layer n's. One forward pass."""
+    backbone = find_backbone(model)
+    kept = backbone.config.output_hidden_states
+    backbone.config.output_hidden_states = True
+    try:
+        states: Sequence[Tensor] = model(dict(features))["all_layer_embeddings"]
+    finally:
+        backbone.config.output_hidden_states = kept
+    return states
 
 
 def encode_exits(

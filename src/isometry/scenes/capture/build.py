@@ -99,7 +99,7 @@ def build_scene(
     report["learned"] = judge(gaussians, learn[:: max(1, len(learn) // 8)], threads)
     if held:
         report["held_out"] = judge(gaussians, held, threads)
-    scene = _scene(source, gaussians, [photo.camera for photo in photos], frame)
+    scene = _scene(source, gaussians, [replace(p.camera, distortion=p.distortion) for p in photos], frame)
     report |= {"splats": len(scene.gaussians), "seconds": round(time.perf_counter() - began, 1), "scale": frame.note}
     save_scene(scene, out)
     checkpoint.remove()

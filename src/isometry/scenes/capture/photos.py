@@ -22,11 +22,13 @@ class Photo:
 
     Attributes:
         colours: `(h, w, 3)` float32 within 0..1. known: `(h, w)` bool, False where straightening left nothing.
+        distortion: that was taken out, k1, k2, p1, p2.
     """
 
     camera: Camera
     colours: np.ndarray
     known: np.ndarray
+    distortion: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
 
 
 def load_photos(cameras: list[Camera], longest: int, progress: Progress | None = None) -> list[Photo]:
@@ -63,15 +65,24 @@ def _load(camera: Camera, small: Camera) -> Photo:
             "give the photographs that the cameras were computed from"
         )
     colours = read_picture(camera.image, (small.width, small.height))
-    if not any(small.distortion):
-        return Photo(small, colours, np.ones(colours.shape[:2], bool))
-    rows, columns = _distorted(small)
-    known = (rows >= 0) & (columns >= 0) & (rows <= small.height - 1) & (columns <= small.width - 1)
-    straight = np.stack(
-        [ndimage.map_coordinates(colours[..., c], [rows, columns], order=1, mode="nearest") for c in range(3)], axis=-1
-    )
+    known = np.ones(colours.shape[:2], bool)
+    if any(small.distortion):
+        rows, columns = _distorted(small)
+        known = (rows >= 0) & (columns >= 0) & (rows <= small.height - 1) & (columns <= small.width - 1)
+    straight = np.stack([straighten(colours[..., c], small) for c in range(3)], axis=-1)
     pinhole = replace(small, distortion=(0.0, 0.0, 0.0, 0.0))
-    return Photo(pinhole, np.ascontiguousarray(straight, np.float32), known)
+    return Photo(pinhole, np.ascontiguousarray(straight, np.float32), known, small.distortion)
+
+
+def straighten(values: np.ndarray, camera: Camera, order: int = 1) -> np.ndarray:
+    """A picture `(h, w)` of a camera with lens distortion as a pinhole of the same size and focal length sees it.
+
+    Args:
+        order: 1 interpolates, 0 takes the nearest pixel (for labels). Beyond the border the nearest pixel stands in.
+    """
+    if not any(camera.distortion):
+        return values
+    return np.asarray(ndimage.map_coordinates(values, _distorted(camera), order=order, mode="nearest"))
 
 
 def _distorted(camera: Camera) -> tuple[np.ndarray, np.ndarray]:

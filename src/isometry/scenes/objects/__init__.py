@@ -1,0 +1,23 @@
+"""Objects of a scene: from masks to Gaussians, and found by words."""
+
+from isometry.scenes.objects.collection import index_objects, object_views
+from isometry.scenes.objects.identity import Identities, learn_identities
+from isometry.scenes.objects.lift import Lifted, claim_inside, clean_up, lift, lift_objects
+from isometry.scenes.objects.make import make_objects
+from isometry.scenes.objects.masks import read_masks
+from isometry.scenes.objects.search import find_names
+
+__all__ = [
+    "Identities",
+    "Lifted",
+    "claim_inside",
+    "clean_up",
+    "find_names",
+    "index_objects",
+    "learn_identities",
+    "lift",
+    "lift_objects",
+    "make_objects",
+    "object_views",
+    "read_masks",
+]

@@ -1,5 +1,5 @@
 """Pictures of Gaussians and their gradients."""
 
-from isometry.scenes.raster.render import Gradients, Rendering, render, render_backward, splat, vote
+from isometry.scenes.raster.render import Gradients, Rendering, render, render_backward, splat, vote, weights_matrix
 
-__all__ = ["Gradients", "Rendering", "render", "render_backward", "splat", "vote"]
+__all__ = ["Gradients", "Rendering", "render", "render_backward", "splat", "vote", "weights_matrix"]

@@ -227,3 +227,38 @@ def gather(first, last, columns, starts, members, centres, conics, reach, boxes,
                     if labels[y, x] >= 0:
                         votes[i, labels[y, x]] += alpha * through[p]
                     through[p] = after
+
+
+@compiled
+def list_weights(first, last, columns, starts, members, centres, conics, reach, boxes, opacities, shape, counts, begins,
+                 which, weights, fill):  # fmt: skip
+    """Counts (`fill` 0) or writes (`fill` 1) every weight alpha T: of pixel p into begins[p].. of `which` and `weights`."""
+    height, width = shape
+    through = np.empty(256, np.float32)
+    for tile in range(first, last):
+        x0, y0 = (tile % columns) * 16, (tile // columns) * 16
+        x1, y1 = min(x0 + 15, width - 1), min(y0 + 15, height - 1)
+        through[:] = 1.0
+        for k in range(starts[tile], starts[tile + 1]):
+            i = members[k]
+            u, v = centres[i, 0], centres[i, 1]
+            a, b, c = conics[i, 0], conics[i, 1], conics[i, 2]
+            for y in range(max(y0, boxes[i, 1]), min(y1, boxes[i, 3]) + 1):
+                dy = np.float32(y) + np.float32(0.5) - v
+                for x in range(max(x0, boxes[i, 0]), min(x1, boxes[i, 2]) + 1):
+                    p = (y - y0) * 16 + x - x0
+                    dx = np.float32(x) + np.float32(0.5) - u
+                    q = a * dx * dx + np.float32(2.0) * b * dx * dy + c * dy * dy
+                    if through[p] < np.float32(0.0) or q > reach[i]:
+                        continue
+                    alpha = min(np.float32(0.99), opacities[i] * np.exp(np.float32(-0.5) * q))
+                    after = through[p] * (np.float32(1.0) - alpha)
+                    if after < np.float32(1e-4):
+                        through[p] = np.float32(-1.0)
+                        continue
+                    at = y * width + x
+                    if fill:
+                        which[begins[at] + counts[at]] = i
+                        weights[begins[at] + counts[at]] = alpha * through[p]
+                    counts[at] += 1
+                    through[p] = after

@@ -222,6 +222,25 @@ def vote(
     return np.sum(buffers, axis=0)
 
 
+def weights_matrix(gaussians: Gaussians, camera: Camera) -> Any:
+    """Weights alpha T as `scipy.sparse.csr_array (h * w, n)` float32: times per-Gaussian values it gives their picture."""
+    from scipy.sparse import csr_array
+
+    colours = np.zeros((len(gaussians), 3), np.float32)
+    splats = _sort(gaussians.means, gaussians.covariances(), gaussians.opacities, colours, camera, projection.NEAR, 1)
+    shape, tiles = (camera.height, camera.width), splats.columns * splats.rows
+    pixels = camera.height * camera.width
+    counts, begins = np.zeros(pixels, np.int64), np.zeros(pixels + 1, np.int64)
+    which, weights = np.zeros(0, np.int32), np.zeros(0, np.float32)
+    given = (0, tiles, splats.columns, *splats.lists(), shape)
+    blending.list_weights(*given, counts, begins, which, weights, 0)
+    np.cumsum(counts, out=begins[1:])
+    which, weights = np.empty(begins[-1], np.int32), np.empty(begins[-1], np.float32)
+    counts[:] = 0
+    blending.list_weights(*given, counts, begins, which, weights, 1)
+    return csr_array((weights, which, begins), shape=(pixels, len(gaussians)))
+
+
 def covariance_backward(gaussians: Gaussians, d_covariances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Gradients by covariance entries `(n, 6)` to those by log scales `(n, 3)` and quaternions `(n, 4)`, float64."""
     n = len(gaussians)

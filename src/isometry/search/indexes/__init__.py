@@ -1,9 +1,10 @@
 """Indexes over arrays: exact and approximate, each rebuildable from the vectors it was given."""
 
 from isometry.search.indexes.code import CodeIndex
+from isometry.search.indexes.encodings import EncodingScan
 from isometry.search.indexes.flat import FlatIndex
 from isometry.search.indexes.hnsw import HNSWIndex
 from isometry.search.indexes.ivf import IVFIndex
 from isometry.search.indexes.multivector import MultiVectorIndex
 
-__all__ = ["CodeIndex", "FlatIndex", "HNSWIndex", "IVFIndex", "MultiVectorIndex"]
+__all__ = ["CodeIndex", "EncodingScan", "FlatIndex", "HNSWIndex", "IVFIndex", "MultiVectorIndex"]

@@ -35,3 +35,18 @@ def table_top(
             if a + b > floor:
                 heap_replace(scores[q], rows[q], a + b, row)
                 floor = scores[q, 0]
+
+
+@njit(nogil=True, cache=True)
+def table_scores(codes: np.ndarray, tables: np.ndarray, out: np.ndarray) -> None:
+    """Sums of table entries of every row: codes (n, parts) uint8, tables (parts, 256) float32, into out (n,)."""
+    n, parts = codes.shape
+    for row in range(n):
+        a = np.float32(0)
+        b = np.float32(0)
+        for part in range(0, parts - 1, 2):
+            a += tables[part, codes[row, part]]
+            b += tables[part + 1, codes[row, part + 1]]
+        if parts % 2:
+            a += tables[parts - 1, codes[row, parts - 1]]
+        out[row] = a + b

@@ -15,7 +15,7 @@ import pyarrow as pa
 from isometry.errors import CorruptionError, FilterError, InputError, LockedError, StorageError
 from isometry.search.store.values import Column, kind_of
 
-FORMAT = 1
+FORMAT = 2  # of collections with several vectors a record; those with one are still written as 1
 DATABASE = "collection.sqlite"
 
 _TABLES = (

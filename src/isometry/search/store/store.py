@@ -1,7 +1,7 @@
 """Writing a collection: one SQLite transaction per change, vectors in immutable segments.
 
 Every live record has a row number that is never used twice: an update is a new row and the end of the old one. Small
-writes keep their vectors in the table `pending`; from SEAL rows on they become a segment. A commit is acknowledged
+writes keep their vectors in the table `pending`; from SEAL vectors on they become a segment. A commit is acknowledged
 when the transaction is on disk and the commit mark says so.
 """
 
@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,11 @@ from isometry.search.store.commits import CommitMark
 from isometry.search.store.lock import WriterLock
 from isometry.search.store.segments import Segment, SegmentInfo, fsync_folder, write_segment
 from isometry.search.store.values import Column, Scalar, column_values, content_hash, kind_of, mix
+from isometry.types import VectorSets
 
 SEAL = 1024
 SEGMENTS = "segments"
-_MERGE_ROWS = 65536
+_MERGE_ROWS = 65536  # vectors held at once while segments are joined
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
@@ -98,7 +100,9 @@ class Store:
             raise
 
     @staticmethod
-    def create(path: Path, columns: list[Column], dimension: int, details: dict[str, Any]) -> None:
+    def create(
+        path: Path, columns: list[Column], dimension: int, details: dict[str, Any], *, multi_vector: bool = False
+    ) -> None:
         """Lay an empty collection: built beside its place, then renamed, so that it exists whole or not at all."""
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             what = "holds a collection" if (path / database.DATABASE).exists() else "is there and not empty"
@@ -115,8 +119,10 @@ class Store:
             connection = sqlite3.connect(building / database.DATABASE, isolation_level=None)
             connection.execute("PRAGMA synchronous = FULL")
             database.create_tables(connection, columns)
-            meta = {"format": database.FORMAT, "version": 1, "dimension": dimension, "next_row": 1, "next_segment": 1,
+            meta = {"format": 1, "version": 1, "dimension": dimension, "next_row": 1, "next_segment": 1,
                     "records": 0, "content_sum": 0, "tombstones": 0, "details": details}  # fmt: skip
+            if multi_vector:
+                meta |= {"format": 2, "multi_vector": True}
             connection.execute("BEGIN IMMEDIATE")
             _save_meta(connection, meta)
             connection.execute("COMMIT")
@@ -138,6 +144,11 @@ class Store:
     @property
     def version(self) -> int:
         return int(self.meta["version"])
+
+    @property
+    def multi_vector(self) -> bool:
+        """Whether records hold several vectors each."""
+        return bool(self.meta.get("multi_vector"))
 
     # ---- reading what is known -------------------------------------------------------------------------------------
 
@@ -218,14 +229,14 @@ class Store:
         values: Sequence[tuple[Scalar, ...]],
         contents: Sequence[bytes],
         encoded: Sequence[bytes],
-        vectors: np.ndarray,
+        vectors: np.ndarray | VectorSets,
         replaced: dict[str, Known],
     ) -> None:
         """Put records in one transaction: those in `replaced` end their old row, all get a new one.
 
         Args:
             contents: hash per record over id and values. encoded: hash per record over what its vector was made of.
-            vectors: float32 `(n, d)` in the order of `ids`.
+            vectors: float32 `(n, d)` in the order of `ids`, or the sets of a multi-vector collection.
         """
         if not len(ids):
             return
@@ -237,14 +248,15 @@ class Store:
             self.meta["next_row"] = first + len(ids)
             self.meta["records"] += len(ids)
             self._insert(connection, rows, ids, values, contents, encoded)
-            pending = connection.execute("SELECT count(*) FROM pending").fetchone()[0]
-            if pending + len(ids) >= SEAL:
-                self._seal(connection, np.arange(first, first + len(ids), dtype=np.int64), vectors)
+            sets = vectors if isinstance(vectors, VectorSets) else _singles(vectors)
+            (pending,) = connection.execute("SELECT total(length(vector)) FROM pending").fetchone()
+            if pending + sets.values.nbytes >= SEAL * 4 * int(self.meta["dimension"]):
+                self._seal(connection, np.arange(first, first + len(ids), dtype=np.int64), sets)
             else:
                 connection.executemany(
                     "INSERT INTO pending VALUES (?, ?, ?)",
-                    ((row, blob, zlib.crc32(blob)) for row, vector in zip(rows, vectors, strict=True)
-                     for blob in (vector.astype("<f4").tobytes(),)),
+                    ((row, blob, zlib.crc32(blob)) for row, (start, stop) in zip(rows, pairwise(sets.offsets), strict=True)
+                     for blob in (sets.values[start:stop].astype("<f4").tobytes(),)),
                 )  # fmt: skip
 
     def _insert(
@@ -320,21 +332,23 @@ class Store:
         infos = read_segments(connection)
         return int(Segment(self.path / SEGMENTS, infos[-1]).rows[-1]) if infos else 0
 
-    def _seal(self, connection: sqlite3.Connection, rows: np.ndarray, vectors: np.ndarray) -> None:
+    def _seal(self, connection: sqlite3.Connection, rows: np.ndarray, sets: VectorSets) -> None:
         """Pending vectors and these become a segment; its file is on disk before the transaction that names it."""
-        older_rows, older = read_pending(connection, int(self.meta["dimension"]), self.path)
-        info = self._write_segment(np.concatenate([older_rows, rows]), [older, vectors])
+        older_rows, older = read_pending_sets(connection, int(self.meta["dimension"]), self.path)
+        sizes = np.concatenate([np.diff(older.offsets), np.diff(sets.offsets)])
+        info = self._write_segment(np.concatenate([older_rows, rows]), [older.values, sets.values], sizes)
         connection.execute("DELETE FROM pending")
         connection.execute(
             "INSERT INTO segments(name, rows, bytes, digest) VALUES (?, ?, ?, ?)",
             (info.name, info.rows, info.bytes, info.digest),
         )
 
-    def _write_segment(self, rows: np.ndarray, blocks: Any) -> SegmentInfo:
+    def _write_segment(self, rows: np.ndarray, blocks: Any, sizes: np.ndarray) -> SegmentInfo:
         number = int(self.meta["next_segment"])
         self.meta["next_segment"] = number + 1
         name = f"{number:08d}-{self.version:x}.seg"
-        return write_segment(self.path / SEGMENTS, name, rows, blocks, int(self.meta["dimension"]))
+        held = sizes if self.multi_vector else None
+        return write_segment(self.path / SEGMENTS, name, rows, blocks, int(self.meta["dimension"]), held)
 
     def set_detail(self, key: str, value: Any) -> None:
         """Change one entry of the free part of the manifest."""
@@ -380,9 +394,11 @@ class Store:
             parts = [Segment(folder, info) for info in infos]
             keeps = [~np.isin(part.rows, dead, assume_unique=True) for part in parts]
             rows = [part.rows[keep] for part, keep in zip(parts, keeps, strict=True)]
-            tail_rows, tail = read_pending(connection, int(self.meta["dimension"]), self.path)
+            sizes = [_sizes(part)[keep] for part, keep in zip(parts, keeps, strict=True)]
+            tail_rows, tail = read_pending_sets(connection, int(self.meta["dimension"]), self.path)
             if whole:
                 rows.append(tail_rows)
+                sizes.append(np.diff(tail.offsets))
             merged_rows = np.concatenate([*rows, np.empty(0, np.int64)])
             if whole and len(infos) <= 1 and not len(dead) and not len(tail_rows):
                 return
@@ -396,8 +412,8 @@ class Store:
                 (json.dumps([info.name for info in infos]),),
             )
             if len(merged_rows):
-                blocks = _kept_blocks(parts, keeps, tail if whole else tail[:0])
-                info = self._write_segment(merged_rows, blocks)
+                blocks = _kept_blocks(parts, keeps, tail.values if whole else tail.values[:0])
+                info = self._write_segment(merged_rows, blocks, np.concatenate(sizes))
                 connection.execute(
                     "INSERT INTO segments(name, rows, bytes, digest) VALUES (?, ?, ?, ?)",
                     (info.name, info.rows, info.bytes, info.digest),
@@ -497,14 +513,23 @@ def read_segments(connection: sqlite3.Connection) -> list[SegmentInfo]:
 
 def read_pending(connection: sqlite3.Connection, dimension: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Rows int64 `(n,)` and vectors float32 `(n, d)` that are not in a segment yet; every vector is checked."""
+    rows, sets = read_pending_sets(connection, dimension, path)
+    if len(sets.values) != len(rows):
+        raise CorruptionError(f"{path}: rows that are not in a segment hold other than one vector")
+    return rows, sets.values
+
+
+def read_pending_sets(connection: sqlite3.Connection, dimension: int, path: Path) -> tuple[np.ndarray, VectorSets]:
+    """Rows int64 `(n,)` that are not in a segment yet, and the vectors of each; every byte is checked."""
     rows, blobs = [], []
     for row, blob, crc in connection.execute("SELECT row, vector, crc FROM pending ORDER BY row"):
-        if len(blob) != 4 * dimension or zlib.crc32(blob) != crc:
+        if not blob or len(blob) % (4 * dimension) or zlib.crc32(blob) != crc:
             raise CorruptionError(f"{path}: the vector of row {row} is damaged; restore it from a snapshot")
         rows.append(row)
         blobs.append(blob)
-    vectors = np.frombuffer(b"".join(blobs), "<f4").reshape(len(rows), dimension)
-    return np.array(rows, np.int64), vectors
+    values = np.frombuffer(b"".join(blobs), "<f4").reshape(-1, dimension)
+    offsets = np.concatenate([[0], np.cumsum([len(blob) // (4 * dimension) for blob in blobs])]).astype(np.int64)
+    return np.array(rows, np.int64), VectorSets(values, offsets)
 
 
 def read_values(
@@ -520,8 +545,22 @@ def read_values(
         yield row, identity, tuple(values)
 
 
+def _singles(vectors: np.ndarray) -> VectorSets:
+    """One vector for each record as sets of one."""
+    return VectorSets(vectors, np.arange(len(vectors) + 1))
+
+
+def _sizes(part: Segment) -> np.ndarray:
+    """How many vectors each row of a segment has."""
+    return np.ones(len(part.rows), np.int64) if part.offsets is None else np.diff(part.offsets)
+
+
 def _kept_blocks(parts: list[Segment], keeps: list[np.ndarray], tail: np.ndarray) -> Iterator[np.ndarray]:
     for part, keep in zip(parts, keeps, strict=True):
+        if part.offsets is not None:
+            for first, last in VectorSets(part.vectors, part.offsets).spans(_MERGE_ROWS):
+                yield part.sets(np.arange(first, last)[keep[first:last]]).values
+            continue
         for start in range(0, len(keep), _MERGE_ROWS):
             yield part.vectors[start : start + _MERGE_ROWS][keep[start : start + _MERGE_ROWS]]
     yield tail

@@ -14,8 +14,9 @@ from isometry.errors import IsometryError, NotFoundError
 from isometry.search.store import database
 from isometry.search.store.commits import CommitMark
 from isometry.search.store.segments import BLOCK, Segment
-from isometry.search.store.store import SEGMENTS, load_meta, read_pending, read_segments, read_values
+from isometry.search.store.store import SEGMENTS, load_meta, read_pending, read_pending_sets, read_segments, read_values
 from isometry.search.store.values import Column, content_hash, mix
+from isometry.types import VectorSets
 
 
 @dataclass(frozen=True)
@@ -164,10 +165,15 @@ def _check_vectors(
             problems.append(Problem(name, offset, f"{length} bytes do not match their checksum"))
         rows.append(np.array(segment.rows))
         checked["segments"] += 1
-        checked["vectors"] += len(segment.rows)
+        checked["vectors"] += len(segment.vectors)
+        if (segment.offsets is not None) != bool(meta.get("multi_vector")):
+            problems.append(
+                Problem(name, 0, "the file has another number of vectors for each record than the collection")
+            )
         checked["blocks"] += -(-info.bytes // BLOCK)
-    pending, _ = read_pending(connection, int(meta["dimension"]), path)
-    checked["vectors"] += len(pending)
+    read = read_pending_sets if meta.get("multi_vector") else read_pending
+    pending, held = read(connection, int(meta["dimension"]), path)
+    checked["vectors"] += len(held.values if isinstance(held, VectorSets) else held)
     every = np.concatenate([*rows, pending])
     dead = np.array([row for (row,) in connection.execute("SELECT row FROM tombstones")], np.int64)
     if (

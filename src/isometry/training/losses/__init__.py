@@ -11,6 +11,7 @@ from isometry.training.losses.info_nce import InfoNCE
 from isometry.training.losses.ladder_loss import EspressoLoss, LadderLoss, SampledSizeLoss, compressed_target
 from isometry.training.losses.layer_distillation import LayerDistillationLoss
 from isometry.training.losses.margin_ranking import MarginRankingLoss
+from isometry.training.losses.masked_autoencoder import MaskedAutoencoderLoss, nested_masks
 from isometry.training.losses.masks import add_guide_vectors, duplicate_keys
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "LadderLoss",
     "LayerDistillationLoss",
     "MarginRankingLoss",
+    "MaskedAutoencoderLoss",
     "SampledSizeLoss",
     "add_guide_vectors",
     "compressed_target",
@@ -27,5 +29,6 @@ __all__ = [
     "duplicate_keys",
     "focal_weights",
     "kl_between_scores",
+    "nested_masks",
     "standardise",
 ]

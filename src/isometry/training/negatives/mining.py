@@ -111,7 +111,7 @@ def mine_negatives(
     for row, found in enumerate(banned):
         if not found:
             raise InputError(f"query {row} has no positive; leave it out before mining")
-    for row, more in enumerate(forbidden or ()):
+    for row, more in enumerate(() if forbidden is None else forbidden):
         banned[row] |= set(map(int, more))
     most = max(map(len, banned), default=0)
     if len(documents) < count + most:

@@ -10,6 +10,9 @@ export function element(tag, properties = {}, ...children) {
 
 export const recordAddress = (name, id) => `/c/${encodeURIComponent(name)}/record/${encodeURIComponent(id)}`;
 
+// The title of {id, record}, or its id where it has none.
+export const titleOf = (settings, one) => String((settings.title && one.record[settings.title]) || one.id);
+
 const items = (value) => (value === null || value === undefined || value === "" ? [] : Array.isArray(value) ? value.map(String) : [String(value)]);
 
 function fill(paragraph, parts, before, after) {
@@ -40,8 +43,8 @@ function bodyOf(text, words) {
 
 export function card(hit, settings, words, actions) {
   const record = hit.record;
-  const title = (settings.title && record[settings.title]) || hit.id;
-  const link = element("a", { href: recordAddress(settings.name, hit.id), textContent: String(title) });
+  const title = titleOf(settings, hit);
+  const link = element("a", { href: recordAddress(settings.name, hit.id), textContent: title });
   const meta = element("p", { className: "meta" });
   if (settings.date && record[settings.date]) meta.append(element("time", { textContent: String(record[settings.date]).slice(0, 10) }));
   for (const column of settings.chips) {
@@ -55,7 +58,7 @@ export function card(hit, settings, words, actions) {
   if (hit.score) meta.append(element("span", { className: "score", textContent: hit.score.toFixed(3), title: hit.explanation?.formula ?? "score" }));
   const text = settings.body.map((column) => record[column]).filter(Boolean).join("\n");
   const like = element("button", { className: "quiet small", type: "button", textContent: "More like this" });
-  like.addEventListener("click", () => actions.like(hit.id, String(title)));
+  like.addEventListener("click", () => actions.like(hit.id, title));
   const [body, toggle] = text ? bodyOf(text, words) : [];
   const byline = settings.byline && record[settings.byline]
     ? element("p", { className: "byline", textContent: items(record[settings.byline]).join(", ") }) : null;

@@ -11,6 +11,15 @@ export function drawFacets(place, counts, state, settings, toggle) {
   if (focused) [...place.querySelectorAll("input")].find((input) => input.dataset.facet === focused)?.focus();
 }
 
+// Counts under a query, then the values that only occur outside it, with none.
+export function merged(found, all) {
+  return Object.fromEntries(Object.entries(all ?? {}).map(([expression, values]) => {
+    const held = found[expression] ?? [];
+    const known = new Set(held.map((one) => String(one.value)));
+    return [expression, [...held, ...values.filter((one) => !known.has(String(one.value))).map((one) => ({ ...one, count: 0 }))]];
+  }));
+}
+
 function group(facet, values, state, toggle) {
   const chosen = state.filters.get(facet.expression) ?? new Set();
   const known = new Set(values.map((one) => String(one.value)));
@@ -22,7 +31,7 @@ function group(facet, values, state, toggle) {
     const input = element("input", { type: "checkbox", checked: chosen.has(value) });
     input.dataset.facet = facet.expression + "=" + value;
     input.addEventListener("change", () => toggle(facet.expression, value));
-    const row = element("label", { className: "value" }, input, element("span", { textContent: value }),
+    const row = element("label", { className: one.count || chosen.has(value) ? "value" : "value none" }, input, element("span", { textContent: value }),
       element("span", { className: "count", textContent: one.count.toLocaleString("en") }));
     row.hidden = place >= FIRST && !open && !chosen.has(value);
     return row;

@@ -2,7 +2,9 @@
 
 import * as api from "./api.js";
 import { card, element } from "./cards.js";
-import { drawActive, drawFacets } from "./facets.js";
+import { drawActive, drawFacets, merged } from "./facets.js";
+import { MapTab } from "./map.js";
+import { drawPlan, duration, strategyOf } from "./plan.js";
 import { address, command, filterOf, readState, searchParameters } from "./state.js";
 import { wordsOf } from "./text.js";
 
@@ -13,8 +15,10 @@ const query = at("query");
 let state = readState(settings);
 let running = null;
 let counting = null;
-let counted = null;
+let plain = { where: null, counts: null }; // counts under a filter without a query, kept while the filter stays
 let counts = null;
+let total = 0;
+let map = null;
 let typing = false;
 let timer = 0;
 let likeTitle = "";
@@ -25,6 +29,15 @@ function showControls() {
   if (at("sort")) at("sort").value = state.sort;
   if (at("where").value !== state.where) at("where").value = state.where;
   if (state.where) at("expert").open = true;
+  const onMap = state.view === "map";
+  at("list-view").hidden = onMap;
+  at("map-view").hidden = !onMap;
+  if (at("order")) at("order").hidden = onMap;
+  main.classList.toggle("wide", onMap);
+  at("view-list").href = address({ ...state, view: "" }, settings);
+  at("view-map").href = address({ ...state, view: "map" }, settings);
+  at("view-list").toggleAttribute("aria-current", !onMap);
+  at("view-map").toggleAttribute("aria-current", onMap);
   const like = at("like");
   like.hidden = !state.like || Boolean(state.query.trim());
   if (!like.hidden) {
@@ -34,23 +47,27 @@ function showControls() {
   }
 }
 
-// `step` is "push" for a new place in the history, "replace" while one is being typed.
+// `step` is "push" for a new place in the history, "replace" while one is being typed, and "quiet" for what only the
+// address has to follow.
 function change(changes, step = "push") {
-  state = { ...state, size: 10, ...changes };
+  state = { ...state, ...(step === "quiet" || "size" in changes ? {} : { size: 10 }), ...changes };
   clearTimeout(timer);
-  typing = step === "replace";
   const next = address(state, settings);
-  if (step === "replace") history.replaceState(null, "", next);
+  if (step !== "push") history.replaceState(null, "", next);
   else if (next !== location.pathname + location.search) history.pushState(null, "", next);
+  sessionStorage.setItem("search:/c/" + encodeURIComponent(settings.name), location.pathname + location.search);
+  if (step === "quiet") return;
+  typing = step === "replace";
   refresh();
 }
 
 function refresh() {
   showControls();
-  sessionStorage.setItem("search:/c/" + encodeURIComponent(settings.name), location.pathname + location.search);
   drawActive(at("active"), at("active-count"), state, settings, toggle, () => change({ filters: new Map(), where: "" }));
   answer();
   count();
+  if (state.view === "map") (map ??= new MapTab(settings, change)).show(state);
+  else map?.hide();
 }
 
 async function answer() {
@@ -62,37 +79,54 @@ async function answer() {
     const result = await api.search(settings.name, searchParameters(asked, settings), own.signal);
     if (own === running) show(result, asked);
   } catch (error) {
-    if (error.name !== "AbortError" && own === running) fail(error.message);
+    if (error.name !== "AbortError" && own === running) fail(error);
   } finally {
     if (own === running) main.removeAttribute("aria-busy");
   }
 }
 
-async function count() {
-  counting?.abort();
-  const wheres = filterOf(state, settings);
-  if (!settings.facets.length) return;
-  if (counts) drawFacets(at("facet-groups"), counts, state, settings, toggle);
-  if (wheres === counted) return;
-  const own = (counting = new AbortController());
-  const asked = state;
+// Counts of every facet; one with a choice is counted without it, so that its other values stay in reach.
+async function facetCounts(asked, given, signal) {
   const chosen = settings.facets.filter((facet) => asked.filters.get(facet.expression)?.size);
   const others = settings.facets.filter((facet) => !chosen.includes(facet));
+  const ask = (facets, without) => api.facets(settings.name, facets.map((facet) => facet.expression), { ...given, where: filterOf(asked, settings, without), limit: 40 }, signal);
+  const answers = await Promise.all([
+    others.length ? ask(others, null) : {},
+    ...chosen.map((facet) => ask([facet], facet.expression)),
+  ]);
+  return Object.assign({}, ...answers);
+}
+
+async function count() {
+  counting?.abort();
+  if (!settings.facets.length) return;
+  if (counts) drawFacets(at("facet-groups"), counts, state, settings, toggle);
+  const own = (counting = new AbortController());
+  const asked = state;
+  const query = asked.query.trim();
+  const where = filterOf(asked, settings);
   try {
-    const answers = await Promise.all([
-      others.length ? api.facets(settings.name, others.map((facet) => facet.expression), filterOf(asked, settings), own.signal) : {},
-      ...chosen.map((facet) => api.facets(settings.name, [facet.expression], filterOf(asked, settings, facet.expression), own.signal)),
-    ]);
+    if (plain.where !== where) plain = { where, counts: await facetCounts(asked, {}, own.signal) };
+    const given = query ? { query, mode: asked.mode } : asked.like ? { like: asked.like } : null;
+    const found = given ? merged(await facetCounts(asked, given, own.signal), plain.counts) : plain.counts;
     if (own !== counting) return;
-    counted = wheres;
-    counts = Object.assign({}, ...answers);
+    counts = found;
     drawFacets(at("facet-groups"), counts, state, settings, toggle);
+    sayCounted();
   } catch (error) {
-    if (error.name !== "AbortError" && own === counting) counted = null; // the search shows the same sentence
+    if (error.name !== "AbortError" && own === counting) plain = { where: null, counts: null }; // the search says why
   }
 }
 
+function sayCounted() {
+  const ranked = state.query.trim() ? state.mode !== "text" : Boolean(state.like);
+  const most = Math.min(200, total);
+  at("counted").textContent = ranked && total > most ? `Counts are among the ${number(most)} most relevant.` : state.query.trim() && !ranked ? "Counts are of records with these words." : "";
+}
+
 function show(result, asked) {
+  total = result.total;
+  sayCounted();
   const words = wordsOf(asked.query);
   at("results").replaceChildren(...result.hits.map((hit) => card(hit, settings, words, { like: moreLike, choose })));
   at("status").className = "status";
@@ -107,31 +141,32 @@ function show(result, asked) {
       element("p", { textContent: filtered ? "Take a filter away, or use other words." : asked.query.trim() ? "Try other words, or search by meaning." : "Add records with: isometry index SOURCE --into DIR" }),
     );
   }
-  at("plan").textContent = planOf(result);
+  drawPlan(at("plan"), result);
+  at("how").hidden = false;
   at("command").textContent = command(asked, settings);
 }
 
-function fail(message) {
+function fail(error) {
+  const retry = element("button", { className: "quiet small", type: "button", textContent: "Try again" });
+  retry.addEventListener("click", refresh);
+  const enter = element("a", { href: `/sign-in?next=${encodeURIComponent(location.pathname + location.search)}`, textContent: "Sign in" });
   at("status").className = "status error";
-  at("status").textContent = message;
+  at("status").replaceChildren(error.status === 401 ? "The server asks for its token. " : `${error.message} `, error.status === 401 ? enter : error.status === 422 ? "" : retry);
   at("results").replaceChildren();
   at("empty").hidden = true;
   at("more").hidden = true;
+  at("how").hidden = true;
 }
 
 const number = (value) => Number(value).toLocaleString("en");
 
 function statusOf(result, asked) {
-  const time = `${result.milliseconds < 10 ? result.milliseconds.toFixed(1) : Math.round(result.milliseconds)} ms`;
-  const how = [result.plan.mode, result.plan.strategy].filter(Boolean).join(", ");
-  const what = asked.query.trim() && asked.mode === "text" ? "with these words" : asked.query.trim() || asked.like ? "ranked" : "in the collection";
-  const sorted = result.plan.sorted && result.plan.sorted.of < result.total ? ` · in order of date among the ${number(result.plan.sorted.of)} most relevant` : "";
-  return `${number(result.total)} ${result.total === 1 ? "record" : "records"} ${filterOf(asked, settings) ? what + " under the filters" : what} · ${how} · ${time}${sorted}`;
-}
-
-function planOf(result) {
-  const stages = Object.entries(result.plan.stages_ms ?? {}).map(([stage, cost]) => `${stage} ${cost.toFixed(1)} ms`);
-  return `Plan: ${[result.plan.mode, result.plan.strategy].filter(Boolean).join(", ")}. ${stages.join(" · ")}. Version ${result.plan.version} of the collection. The same at the command line, where the collection's folder is:`;
+  const words = asked.query.trim() && asked.mode === "text";
+  const what = words ? " with these words" : asked.query.trim() || asked.like ? " ranked" : "";
+  const under = filterOf(asked, settings) ? " under the filters" : "";
+  const sorted = result.plan.sorted && result.plan.sorted.of < result.total ? ` · the ${number(result.plan.sorted.of)} most relevant in order of date` : "";
+  const strategy = strategyOf(result.plan);
+  return `${number(result.total)} ${result.total === 1 ? "record" : "records"}${what}${under}${sorted} · ${strategy ? strategy + " in " : ""}${duration(result.milliseconds)}`;
 }
 
 function toggle(expression, value) {
@@ -170,7 +205,7 @@ at("form").addEventListener("submit", (event) => {
 at("modes").addEventListener("change", (event) => change({ mode: event.target.value }));
 at("sort")?.addEventListener("change", (event) => change({ sort: event.target.value }));
 at("where").addEventListener("change", (event) => change({ where: event.target.value }));
-at("more").addEventListener("click", () => change({ size: Math.min(200, state.size + 10) }));
+at("more").addEventListener("click", () => change({ size: Math.min(200, state.size + 10) }, "replace"));
 at("copy").addEventListener("click", async () => {
   try {
     await navigator.clipboard.writeText(at("command").textContent);
@@ -179,10 +214,21 @@ at("copy").addEventListener("click", async () => {
     getSelection().selectAllChildren(at("command"));
   }
 });
+function closeFacets() {
+  at("facets").classList.remove("open");
+  at("show-facets").setAttribute("aria-expanded", "false");
+}
 at("show-facets").addEventListener("click", () => {
   const open = at("facets").classList.toggle("open");
   at("show-facets").setAttribute("aria-expanded", String(open));
 });
+for (const [id, view] of [["view-list", ""], ["view-map", "map"]]) {
+  at(id).addEventListener("click", (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
+    event.preventDefault();
+    if (state.view !== view) change({ view, size: state.size });
+  });
+}
 addEventListener("popstate", () => {
   clearTimeout(timer);
   typing = false;
@@ -194,13 +240,14 @@ addEventListener("popstate", () => {
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
   const editing = event.target.matches("input[type=text], input[type=search], select, textarea");
-  const cards = [...at("results").children];
+  const cards = state.view === "map" ? [] : [...at("results").children];
   const place = cards.indexOf(event.target.closest?.("#results > li"));
   if (event.key === "/" && !editing) {
     event.preventDefault();
     query.focus();
     query.select();
   } else if (event.key === "Escape") {
+    if (at("facets").classList.contains("open")) closeFacets();
     event.preventDefault();
     query.focus();
     query.value = "";

@@ -16,6 +16,10 @@ export function readState(settings) {
     sort: settings.date && ["new", "old"].includes(given.get("sort")) ? given.get("sort") : "",
     where: given.get("where") ?? "",
     size: Number.isFinite(size) ? Math.min(200, Math.max(10, size)) : 10,
+    view: given.get("view") === "map" ? "map" : "",
+    colour: settings.colours.some((one) => one.key === given.get("colour")) || given.get("colour") === "none" ? given.get("colour") : settings.colours[0]?.key ?? "none",
+    only: given.get("only") ?? "",
+    at: given.get("at") ?? "",
     filters,
   };
 }
@@ -29,6 +33,12 @@ export function address(state, settings) {
   if (state.where.trim()) out.set("where", state.where);
   if (state.size !== 10) out.set("n", state.size);
   for (const [name, values] of state.filters) for (const value of values) out.append("f." + name, value);
+  if (state.view) {
+    out.set("view", state.view);
+    if (state.colour !== (settings.colours[0]?.key ?? "none")) out.set("colour", state.colour);
+    if (state.only) out.set("only", state.only);
+    if (state.at) out.set("at", state.at);
+  }
   const text = out.toString();
   return location.pathname + (text ? "?" + text : "");
 }

