@@ -11,10 +11,19 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from isometry.cli.main import main
-from isometry.errors import InputError
+from isometry.errors import InputError, NotFoundError
 from isometry.scenes import example_scene, load_scene, render, save_scene
 from isometry.scenes.files.cameras import look_at
-from isometry.scenes.objects import claim_inside, clean_up, learn_identities, lift, make_objects, read_masks
+from isometry.scenes.objects import (
+    claim_inside,
+    clean_up,
+    find_fill,
+    learn_identities,
+    lift,
+    make_objects,
+    read_masks,
+    remove_object,
+)
 from isometry.scenes.raster import vote, weights_matrix
 
 
@@ -200,3 +209,65 @@ def test_lift_and_search_from_the_command_line(built, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["search", str(built / "bare"), "chair"])
     assert stop.value.code == 2 and "isometry scene lift" in capsys.readouterr().err
+
+
+def test_an_object_and_its_shadow_go_and_the_table_comes_back():
+    from isometry.recipes.vr_gs import CUT, FILLED, filled
+
+    found = filled(0, 4000, 80)
+    assert found[FILLED] > found[CUT] + 2
+
+
+def test_only_new_gaussians_change(scene):
+    removed = remove_object(scene, 1, views=4, size=64, steps=6)
+    left = removed.scene
+    assert [item.name for item in left.objects] == ["red jelly", "blue foam cushion"]
+    assert removed.report["added"] == len(left.gaussians) - (
+        len(scene.gaussians) - removed.report["object"] - removed.report["hidden"] - removed.report["shadow"]
+    )
+    old = {row.tobytes() for row in scene.gaussians.means}
+    kept = sum(row.tobytes() in old for row in left.gaussians.means)
+    assert kept >= len(left.gaussians) - removed.report["added"]
+    np.testing.assert_array_equal(left.part(3).means, scene.part(3).means)
+    assert "taken out" in left.notes[-1]
+
+
+def test_what_cannot_be_removed(scene, tmp_path):
+    alone = replace(
+        scene, gaussians=scene.part(1), labels=np.ones((scene.labels == 1).sum()), objects=scene.objects[:1]
+    )
+    with pytest.raises(InputError, match="all there is"):
+        remove_object(alone, 0)
+    with pytest.raises(NotFoundError, match="no fill 'lama'"):
+        find_fill("lama")
+    (tmp_path / "net.onnx").write_bytes(b"no network")
+    with pytest.raises(InputError, match="not an ONNX network"):
+        find_fill(str(tmp_path / "net.onnx"))
+    picture, hole = np.full((20, 20, 3), 0.25, np.float32), np.zeros((20, 20), bool)
+    hole[8:12, 8:12] = True
+    picture[hole] = 1
+    for name in ("telea", "navier-stokes"):
+        np.testing.assert_allclose(find_fill(name)(picture, hole), 0.25, atol=1 / 255)
+
+
+def test_remove_from_the_command_line(scene, tmp_path, capsys):
+    save_scene(scene, tmp_path / "s")
+    with pytest.raises(SystemExit) as stop:
+        main(["scene", "remove", str(tmp_path / "s"), "green jelly", "--out", str(tmp_path / "t")])
+    assert stop.value.code == 2 and "has no object 'green jelly'" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main(
+            [
+                "scene",
+                "remove",
+                str(tmp_path / "s"),
+                "red jelly",
+                "--out",
+                str(tmp_path / "t"),
+                "--views",
+                "2",
+                "--json",
+            ]
+        )
+    assert stop.value.code == 0 and json.loads(capsys.readouterr().out)["views"] == 2
+    assert len(load_scene(tmp_path / "t").objects) == 2

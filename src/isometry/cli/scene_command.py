@@ -92,6 +92,39 @@ def lift(
         print(f"{row['object']}: {row['splats']:,} Gaussians")
 
 
+@app.command()
+def remove(
+    folder: Path = typer.Argument(..., metavar="SCENE", help="A scene folder."),
+    thing: str = typer.Argument(..., metavar="OBJECT", help="Name of the object to take out."),
+    out: Path = typer.Option(..., help="The new scene's folder."),
+    fill: str = typer.Option("telea", help="telea, navier-stokes, or the path of an ONNX network of the LaMa type."),
+    views: int = typer.Option(8, help="Views that are filled."),
+    shadow: bool = typer.Option(True, help="Also take out the captured shadow at its foot."),
+    search: bool = typer.Option(True, help="Keep the other objects searchable."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
+) -> None:
+    """Take an object out and fill what it hid, the same from every view."""
+    from isometry.scenes import load_scene, save_scene
+    from isometry.scenes.objects import find_fill, index_objects, remove_object
+
+    if not 1 <= views <= 200:
+        raise InputError(f"1 to 200 views can be filled, not {views}")
+    filler = find_fill(fill)
+    scene = load_scene(folder)
+    removed = remove_object(scene, scene.number(thing), fill=filler, views=views, shadow=shadow)
+    save_scene(removed.scene, out)
+    if search and (folder / "objects").is_dir():
+        index_objects(removed.scene, out)
+    if as_json:
+        print_json({"scene": str(out), **removed.report})
+        return
+    row = removed.report
+    print(
+        f"{row['object'] + row['hidden'] + row['shadow']:,} Gaussians taken out ({row['shadow']:,} of a shadow), "
+        f"{row['added']:,} added in {row['views']} views"
+    )
+
+
 def _metres(text: str | None) -> float | None:
     if text is None:
         return None

@@ -20,6 +20,7 @@ __all__ = [
     "self_positioning",
     "sitemb",
     "starbucks",
+    "vr_gs",
 ]
 
 NAMES: tuple[str, ...] = tuple(__all__)

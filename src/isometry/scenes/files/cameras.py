@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from isometry.errors import InputError, NotFoundError
 
@@ -68,18 +69,18 @@ class Camera:
 
 
 def look_at(
-    position: np.ndarray,
-    target: np.ndarray,
+    position: ArrayLike,
+    target: ArrayLike,
     *,
-    up: np.ndarray,
+    up: ArrayLike,
     width: int,
     height: int,
     field_of_view: float = 50.0,
     name: str = "view",
 ) -> Camera:
     """A pinhole at `position` that looks at `target` with `up` upwards; `field_of_view` is vertical, in degrees."""
-    position, target = np.asarray(position, float), np.asarray(target, float)
-    forward = target - position
+    here = np.asarray(position, float)
+    forward = np.asarray(target, float) - here
     if not np.linalg.norm(forward) > 0:
         raise InputError(f"{name}: a camera cannot look at the place where it stands")
     forward /= np.linalg.norm(forward)
@@ -89,7 +90,7 @@ def look_at(
     right /= np.linalg.norm(right)
     rotation = np.stack([right, np.cross(forward, right), forward])
     focal = height / 2 / np.tan(np.radians(field_of_view) / 2)
-    return Camera(width, height, focal, focal, width / 2, height / 2, rotation, -rotation @ position, name=name)
+    return Camera(width, height, focal, focal, width / 2, height / 2, rotation, -rotation @ here, name=name)
 
 
 @dataclass(frozen=True)

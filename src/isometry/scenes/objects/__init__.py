@@ -1,7 +1,9 @@
 """Objects of a scene: from masks to Gaussians, and found by words."""
 
 from isometry.scenes.objects.collection import index_objects, object_views
+from isometry.scenes.objects.fills import find_fill
 from isometry.scenes.objects.identity import Identities, learn_identities
+from isometry.scenes.objects.inpaint import Removed, remove_object
 from isometry.scenes.objects.lift import Lifted, claim_inside, clean_up, lift, lift_objects
 from isometry.scenes.objects.make import make_objects
 from isometry.scenes.objects.masks import read_masks
@@ -10,8 +12,10 @@ from isometry.scenes.objects.search import find_names
 __all__ = [
     "Identities",
     "Lifted",
+    "Removed",
     "claim_inside",
     "clean_up",
+    "find_fill",
     "find_names",
     "index_objects",
     "learn_identities",
@@ -20,4 +24,5 @@ __all__ = [
     "make_objects",
     "object_views",
     "read_masks",
+    "remove_object",
 ]

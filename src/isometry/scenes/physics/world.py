@@ -8,6 +8,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy import ndimage
 
 from isometry.errors import InputError
 from isometry.scenes.cage import Cage
@@ -141,10 +142,24 @@ class World:
         self._p_weight = np.concatenate(weights).astype(np.float32) if tets else np.zeros((0, 4), np.float32)
         self._p_body = np.concatenate(owners) if tets else np.zeros(0, np.int32)
         self._p_radius = np.concatenate(radii) if tets else np.zeros(0, np.float32)
+        # what overlaps at rest (an object cut out of a capture) must not push: such balls are smaller to still things
+        self._p_slack = self._depths_at_rest()
+        self._p_still_radius = self._p_radius - self._p_slack
         self._p_friction = np.zeros(len(self._p_tet), np.float32)
         self._points = np.zeros((len(self._p_tet), 3), np.float32)
         self._table = np.zeros((1 << max(8, math.ceil(math.log2(len(self._p_tet) * 2 + 1)))) + 1, np.int64)
         self._pairs = np.zeros((max(1024, 8 * len(self._p_tet)), 2), np.int64)
+
+    def _depths_at_rest(self) -> np.ndarray:
+        points = np.zeros((len(self._p_tet), 3), np.float32)
+        contact.place(self._p_tet, self._p_weight, self.tets, self.x, points)
+        depths = np.zeros(len(points), np.float32)
+        if self.still.distances.size > 1 and len(points):
+            place = (points - self.still.origin) / self.still.cell
+            there = ((place >= 0) & (place <= np.array(self.still.distances.shape) - 1)).all(axis=1)
+            found = ndimage.map_coordinates(self.still.distances, place[there].T, order=1, mode="nearest")
+            depths[there] = np.maximum(0, self._p_radius[there] - found)
+        return depths
 
     def span(self, body: int) -> slice:
         """Rows of `x` that belong to a body."""
@@ -207,7 +222,9 @@ class World:
                 self._pairs = np.zeros((2 * count, 2), np.int64)
                 contact.near_pairs(self._points, self._p_body, np.float32(reach), self._table, self._pairs)
         material = (self.tets, self.inverse, self._soft, self.w, self.x, h)
-        balls = (self._p_tet, self._p_weight, self._p_radius, self._p_friction, self.tets, self.w, self.x, self._before)
+        state = (self._p_friction, self.tets, self.w, self.x, self._before)
+        balls = (self._p_tet, self._p_weight, self._p_radius, *state)
+        on_still = (self._p_tet, self._p_weight, self._p_still_radius, *state)
         touching = self.plane.any() or self.still.distances.size > 1
         for number in range(self.substeps):
             solver.predict(self.x, self.v, self._before, self.w, *self.gravity, h)
@@ -222,7 +239,7 @@ class World:
                 contact.against_each_other(count, self._pairs, *balls)
             if touching:
                 contact.against_still(
-                    *balls, self.plane, self.still.distances, self.still.origin, np.float32(self.still.cell)
+                    *on_still, self.plane, self.still.distances, self.still.origin, np.float32(self.still.cell)
                 )
             self.lost += solver.finish(self.x, self.v, self._before, self.w, self.damping, h, np.float32(self.fastest))
         for hand in self._hands.values():
@@ -313,7 +330,9 @@ class World:
         self._scale[body] = scale
         self.inverse[mine] = self._rest_inverse[mine] / scale
         self.volumes[mine] = self._rest_volumes[mine] * scale**3
-        self._p_radius[self._p_body == body] = self.bodies[body].radius * scale
+        balls = self._p_body == body
+        self._p_radius[balls] = self.bodies[body].radius * scale
+        self._p_still_radius[balls] = self._p_radius[balls] - self._p_slack[balls]
         self._set_masses(body)
 
     def remember(self) -> None:
