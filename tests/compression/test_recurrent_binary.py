@@ -66,10 +66,13 @@ def test_levels_packing_and_lengths(loops, hidden):
         np.testing.assert_allclose((b**2).sum(axis=1), 2.25 * high + 0.25 * (16 - high))
     codes = code.transform(x)
     assert codes.shape == (600, code.bytes_per_vector) and code.bytes_per_vector == (loops + 1) * 2 + 2
-    planes, inverse = code.planes(codes)
+    planes, factor = code.planes(codes)
     signs = np.unpackbits(planes, axis=2)[:, :, :16].astype(np.float32) * 2 - 1
     np.testing.assert_array_equal((signs * 2.0 ** -np.arange(loops + 1)[:, None]).sum(axis=1), b)
-    np.testing.assert_allclose(inverse, 1 / np.linalg.norm(b, axis=1), rtol=1e-3)
+    length = np.linalg.norm(signs.reshape(600, -1) @ code.decoder_, axis=1)
+    np.testing.assert_allclose(factor, np.linalg.norm(x - code.mean_, axis=1) / length, rtol=1e-3)
+    decoded = code.inverse_transform(codes) - code.mean_
+    np.testing.assert_allclose(np.linalg.norm(decoded, axis=1), np.linalg.norm(x - code.mean_, axis=1), rtol=2e-3)
 
 
 def test_cosines_follow_from_bit_counts():
@@ -116,12 +119,82 @@ def test_folded_network_equals_the_trained_one():
     from isometry.compression.recurrent_binary import _Network
 
     x, _ = pairs()
-    head = RecurrentBinary(16, hidden=32, blocks=2, loops=1)
+    head = RecurrentBinary(16, hidden=32, blocks=2, loops=2, sweeps=0).fit(x)
     network = _Network(head, 24, 16)
+    torch.manual_seed(0)
+    for block in network.blocks.values():
+        torch.nn.init.normal_(block[-1].weight, std=0.3)
     network(torch.from_numpy(x))
     network.blocks.eval()
-    head.n_features_in_, head.weights_, head.decoder_ = 24, network.exported(), None
-    np.testing.assert_array_equal(head._bits(x), network(torch.from_numpy(x)).detach().numpy())
+    head.weights_ = network.exported()
+    np.testing.assert_array_equal(head.values(x), network(torch.from_numpy(x)).detach().numpy())
+
+
+def test_without_partners_it_is_the_closed_form():
+    x, _ = pairs(2000, 24, 0.3)
+    head = RecurrentBinary(8, loops=2, sweeps=0).fit(x)
+    signs = head.bits(x)
+    rest, known = x, np.empty((2000, 0), np.float32)
+    for plane in range(3):
+        name = "w" if plane == 0 else f"r{plane - 1}"
+        weight, bias = head.weights_[f"{name}.straight.weight"], head.weights_[f"{name}.straight.bias"]
+        values = rest @ weight.T + bias
+        np.testing.assert_allclose(values.mean(axis=0), 0, atol=2e-3)
+        np.testing.assert_allclose(values.std(axis=0), 1, rtol=1e-3)
+        clear = np.abs(values) > 1e-2
+        np.testing.assert_array_equal(np.sign(values)[clear], signs[:, plane][clear])
+        known = np.concatenate([known, signs[:, plane]], axis=1)
+        if plane < 2:
+            back = np.linalg.lstsq(known, x - x.mean(axis=0), rcond=None)[0]
+            f = known @ back + x.mean(axis=0)
+            rest = x - f / np.linalg.norm(f, axis=1, keepdims=True)
+            kept = head.weights_[f"b{plane}.straight.weight"].T
+            np.testing.assert_allclose(kept, back, atol=2e-3)
+    # more bits or more loops come nearer
+    error = [
+        ((h.inverse_transform(h.transform(x)) - x) ** 2).sum()
+        for h in (RecurrentBinary(8, loops=u).fit(x) for u in (0, 1, 2, 3))
+    ]
+    assert (np.diff(error) < 0).all()
+
+
+def test_at_equal_bytes_closer_to_the_floats_than_random_signs():
+    rng = np.random.default_rng(3)
+    x = (rng.standard_normal((3000, 64)) * np.geomspace(1, 0.05, 64)).astype(np.float32)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    true = np.argsort(-(x[:100] @ x[100:].T), axis=1)[:, :10]
+    found = []
+    for code in (RecurrentBinary(24, loops=1).fit(x[100:]), SignBinarizer(64).fit(x[100:])):
+        top = np.argsort(-code.scorer(x[:100])(code.transform(x[100:])), axis=1)[:, :10]
+        found.append(np.mean([len(np.intersect1d(a, b)) for a, b in zip(top, true, strict=True)]) / 10)
+        assert code.bytes_per_vector == 8
+    assert found[0] > found[1] + 0.05
+
+
+def test_flipping_ends_where_no_single_bit_helps():
+    x, _ = pairs(300, 12)
+    head = RecurrentBinary(10, loops=1, sweeps=50).fit(x)
+    signs = head.bits(x).reshape(300, -1)
+    rest = x - head.mean_ - signs @ head.decoder_
+    before = RecurrentBinary(10, loops=1, sweeps=0).fit(x)
+    assert (rest**2).sum() < 0.9 * ((x - head.mean_ - before.bits(x).reshape(300, -1) @ before.decoder_) ** 2).sum()
+    for j in range(20):
+        flipped = rest + 2 * signs[:, j : j + 1] * head.decoder_[j]
+        assert ((flipped**2).sum(axis=1) >= (rest**2).sum(axis=1) - 1e-5).all()
+    np.testing.assert_array_equal(head.bits(x[7:8])[0], head.bits(x)[7])
+
+
+@pytest.mark.parametrize(("n", "d", "m"), [(1, 5, 5), (2, 3, 7), (40, 9, 20)])
+def test_few_rows_constant_columns_and_duplicates(n, d, m):
+    x = np.ones((n, d), np.float32)
+    x[:, 0] = np.arange(n) // 2
+    for loops in (0, 1, 3):
+        code = RecurrentBinary(m, loops=loops).fit(x)
+        codes = code.transform(np.concatenate([x, np.zeros((1, d), np.float32)]))
+        assert codes.shape == (n + 1, (loops + 1) * -(-m // 8) + 2)
+        assert np.isfinite(code.inverse_transform(codes)).all() and np.isfinite(code.scorer(x)(codes)).all()
+        if n > 1:
+            np.testing.assert_array_equal(codes[0], codes[1])
 
 
 def recall(scores, n=10):

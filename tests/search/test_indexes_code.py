@@ -28,7 +28,9 @@ def data(n=4000, d=32, seed=0):
 
 CODES = [
     SignBinarizer(64),
-    RecurrentBinary(32, hidden=0, epochs=1, learning_rate=1e-5),
+    RecurrentBinary(32),
+    RecurrentBinary(21, loops=2),
+    ProductQuantizer(9, bits=4),
     ProductQuantizer(8, bits=6),
     ProductQuantizer(11),
     ContrastivePQ(8, epochs=1, batch_size=1024, rotate=False),
@@ -70,7 +72,7 @@ def test_one_query_equals_its_row_in_a_batch():
         alone = index.search(x[i : i + 1], 5)
         np.testing.assert_array_equal(alone[0][0], together[0][i])
         np.testing.assert_array_equal(alone[1][0], together[1][i])
-    assert index.last_plan["stage"] == "bit scan" and index.last_plan["candidates"] == 100
+    assert index.last_plan["stage"] == "digit scan" and index.last_plan["candidates"] == 100
     assert index.last_plan["bytes"] == 4000 * 13 + 100 * 32 * 4
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isometry.search.kernels.bits import block_layout, hamming_top, plane_top, query_planes, query_words
+from isometry.search.kernels.bits import block_layout, hamming_top, query_words
 
 
 def run_hamming(codes, queries, k, allowed=None):
@@ -46,36 +45,3 @@ def test_falling_distances_and_heavy_ties():
     distances, rows = run_hamming(codes, np.zeros((1, 8), np.uint8), 70)
     assert distances[0].tolist() == [1] * 50 + [2] * 20
     assert rows[0].tolist() == list(range(3150, 3200)) + list(range(3100, 3120))
-
-
-@pytest.mark.parametrize("planes", [1, 2, 3])
-@pytest.mark.parametrize("own", [1, 2, 4])
-@pytest.mark.parametrize("bits", [5, 64, 130])
-def test_plane_top_equals_float_products(planes, own, bits):
-    rng = np.random.default_rng(bits)
-    n, k = 333, 12
-    signs = rng.integers(0, 2, (n, planes, bits), dtype=np.uint8)
-    values = ((signs * 2.0 - 1) * 2.0 ** -np.arange(planes)[:, None]).sum(axis=1)
-    inverse = rng.uniform(0.5, 2, n).astype(np.float32)
-    words = query_words(np.packbits(signs, axis=2).reshape(n * planes, -1)).reshape(n, -1)
-    packed, scale = query_planes(rng.standard_normal((3, bits)).astype(np.float32), own)
-    restored = ((np.unpackbits(packed, axis=2)[:, :, :bits] * 2.0 - 1) * 2.0 ** -np.arange(own)[:, None]).sum(axis=1)
-    queries = query_words(packed.reshape(3 * own, -1)).reshape(3, own, -1)
-    allowed = rng.random(n) < 0.7
-    rows, scores = np.empty((3, k), np.int64), np.empty((3, k), np.float32)
-    plane_top(block_layout(words.view(np.uint8)), n, planes, queries, bits, inverse, allowed, True, rows, scores)
-    for i in range(3):
-        expected = ((restored[i] @ values.T).astype(np.float32) * inverse).astype(np.float32)
-        expected[~allowed] = -np.inf
-        best = np.lexsort((np.arange(n), -expected))[:k]
-        assert set(rows[i]) == set(best)
-        np.testing.assert_allclose(np.sort(scores[i]), np.sort(expected[best]), rtol=1e-6)
-    assert (scale > 0).all()
-
-
-def test_query_planes_round_to_the_nearest_odd_level():
-    values = np.float32([[3, -1, 0.9, 2.1]])
-    packed, scale = query_planes(values, 2)
-    signs = np.unpackbits(packed, axis=2)[0, :, :4] * 2.0 - 1
-    assert scale[0] == 2
-    np.testing.assert_allclose((signs[0] + signs[1] / 2) * scale[0], [3, -1, 1, 3])

@@ -13,15 +13,15 @@ from isometry.search.indexes._inputs import check_allowed, check_queries
 from isometry.search.kernels.exact import exact_scorer, top_k
 
 _BLOCK = 8192
-_QUERY_PLANES = 4
 
 
 class CodeIndex:
     """Approximate top-k: codes are scanned in memory, the best `shortlist` rows are scored exactly from the floats.
 
-    Bit codes (`SignBinarizer`, `RecurrentBinary`) go through the bit-counting kernels with the query rounded to four
-    signed planes, product codes of one byte a part through table look-ups, any other fitted compressor through its own
-    `scorer`, block by block. Scores are those of `FlatIndex`; only which rows reach the shortlist is approximate.
+    Bit codes (`SignBinarizer`, `RecurrentBinary`) and product codes of 4 bits are scanned as 4-bit digits looked up in
+    registers (`kernels.nibbles`), product codes of one byte a part through tables in memory, any other fitted compressor
+    through its own `scorer`, block by block; queries stay floats in all of them, up to the rounding of the tables.
+    Scores are those of `FlatIndex`; only which rows reach the shortlist is approximate.
 
     Args:
         compressor: a fitted compressor of `isometry.compression`.
@@ -41,7 +41,7 @@ class CodeIndex:
         self._starts = np.zeros(1, np.int64)
         self._codes = np.empty((0, 0), np.uint8)
         self._blocks: np.ndarray | None = None
-        self._inverse = np.empty(0, np.float32)
+        self._factor = np.empty(0, np.uint16)
 
     def build(self, vectors: np.ndarray | Sequence[np.ndarray]) -> CodeIndex:
         """Code float32 vectors (n, d), or a list of such arrays as consecutive rows; the arrays are kept, not copied."""
@@ -55,8 +55,12 @@ class CodeIndex:
         parts = [self.compressor.transform(a[at : at + _BLOCK]) for a in arrays for at in range(0, len(a), _BLOCK)]
         width = self.compressor.bytes_per_vector
         self._codes = np.concatenate(parts) if parts else np.empty((0, width), np.uint8)
-        if isinstance(self.compressor, (SignBinarizer, RecurrentBinary)):
-            self._blocks, self._inverse = self._bit_layout(self._codes)
+        if self._digits():
+            from isometry.search.kernels.nibbles import nibble_layout, row_factors
+
+            factor = self.compressor.planes(self._codes)[1] if isinstance(self.compressor, RecurrentBinary) else None
+            digits = self._codes[:, :-2] if factor is not None else self._codes
+            self._blocks, self._factor = nibble_layout(digits), row_factors(factor)
             self._codes = self._codes[:0]
         return self
 
@@ -67,7 +71,7 @@ class CodeIndex:
     def bytes_in_memory(self) -> int:
         """Bytes of codes and norms; the compressor's own tables are its `shared_bytes`."""
         blocks = 0 if self._blocks is None else self._blocks.nbytes
-        return self._codes.nbytes + blocks + self._inverse.nbytes
+        return self._codes.nbytes + blocks + self._factor.nbytes
 
     def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Queries (q, d) to (scores (q, k) float32, rows (q, k) int64), best first, padded with -inf and -1."""
@@ -84,8 +88,8 @@ class CodeIndex:
             everything = np.arange(len(self)) if allowed is None else np.flatnonzero(allowed)
             found, stage, scanned = np.broadcast_to(everything, (len(queries), matches)), "float32 rows", 0
         elif self._blocks is not None:
-            found, scanned = self._bit_stage(queries, wanted, allowed, matches)
-            stage = "bit scan"
+            found, scanned = self._digit_stage(queries, wanted, allowed, matches)
+            stage = "digit scan"
         elif self._is_product():
             found, stage, scanned = self._product_stage(queries, wanted, allowed), "product code scan", len(self)
         else:
@@ -107,38 +111,48 @@ class CodeIndex:
         }  # fmt: skip
         return scores, rows
 
-    def _bit_layout(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        from isometry.search.kernels.bits import block_layout, query_words
+    def _digits(self) -> bool:
+        """Whether codes are sums over 4-bit digits."""
+        code = self.compressor
+        return isinstance(code, (SignBinarizer, RecurrentBinary)) or (
+            isinstance(code, ProductQuantizer) and code.bits == 4
+        )
 
-        if isinstance(self.compressor, RecurrentBinary):
-            planes, inverse = self.compressor.planes(codes)
-        else:
-            planes, inverse = codes[:, None], np.ones(len(codes), np.float32)
-        words = query_words(np.ascontiguousarray(planes).reshape(-1, planes.shape[2]))
-        return block_layout(np.ascontiguousarray(words).reshape(len(codes), -1).view(np.uint8)), inverse
+    def _entries(self, queries: np.ndarray) -> np.ndarray:
+        """What each value of each digit adds to the score: (q, digits, 16) float32."""
+        from isometry.search.kernels.nibbles import sign_entries
 
-    def _bit_stage(
+        code = self.compressor
+        if isinstance(code, ProductQuantizer):
+            turned = code.turned(queries).reshape(len(queries), len(code.centroids_), -1)
+            entries = np.einsum("qpw,pcw->qpc", turned, code.centroids_)
+            return np.pad(entries, ((0, 0), (0, entries.shape[1] % 2), (0, 0))).astype(np.float32)
+        assert isinstance(code, (SignBinarizer, RecurrentBinary))
+        weights = code.query_values(queries).reshape(len(queries), -1, _width(code))
+        padded = np.pad(weights, ((0, 0), (0, 0), (0, -weights.shape[2] % 8)))
+        return sign_entries(padded.reshape(len(queries), -1))
+
+    def _digit_stage(
         self, queries: np.ndarray, wanted: int, allowed: np.ndarray | None, matches: int
     ) -> tuple[np.ndarray, int]:
-        from isometry.search.kernels.bits import block_layout, plane_top, query_planes, query_words
+        from isometry.search.kernels.nibbles import nibble_layout, nibble_rows, nibble_tables, nibble_top, row_factors
 
-        assert isinstance(self.compressor, (SignBinarizer, RecurrentBinary)) and self._blocks is not None
-        planes = self.compressor.loops + 1 if isinstance(self.compressor, RecurrentBinary) else 1
-        values = self.compressor.query_values(queries)
-        packed, _ = query_planes(values, _QUERY_PLANES)
-        asked = query_words(packed.reshape(-1, packed.shape[2])).reshape(len(queries), _QUERY_PLANES, -1)
+        assert self._blocks is not None
+        tables, step, base = nibble_tables(self._entries(queries))
         rows, scores = np.empty((len(queries), wanted), np.int64), np.empty((len(queries), wanted), np.float32)
-        blocks, inverse, n = self._blocks, self._inverse, len(self)
+        blocks, factor, n = self._blocks, self._factor, len(self)
         mask, masked, chosen = np.ones(1, bool), False, None
         if allowed is not None and 16 * matches < n:
             # So few that copying their codes together costs less than passing over all.
             chosen = np.flatnonzero(allowed)
-            strips = blocks[chosen // 64, chosen % 64 // 8, :, chosen % 8]
-            blocks, inverse, n = block_layout(np.ascontiguousarray(strips).view(np.uint8)), inverse[chosen], len(chosen)
+            n = len(chosen)
+            blocks = nibble_layout(nibble_rows(blocks, chosen))
+            if isinstance(self.compressor, RecurrentBinary):
+                factor = row_factors(factor.view(np.float16)[chosen])
         elif allowed is not None:
             mask, masked = allowed, True
-        plane_top(blocks, n, planes, asked, values.shape[1], inverse, mask, masked, rows, scores)
-        return (rows if chosen is None else chosen[rows]), n
+        nibble_top(blocks, n, tables, step, base, factor, mask, masked, rows, scores)
+        return (rows if chosen is None else np.where(rows >= 0, chosen[rows], -1)), n
 
     def _product_stage(self, queries: np.ndarray, wanted: int, allowed: np.ndarray | None) -> np.ndarray:
         from isometry.search.kernels.tables import table_top
@@ -170,3 +184,10 @@ class CodeIndex:
             order = np.argpartition(-best, wanted - 1, axis=1)[:, :wanted]
             best, rows = np.take_along_axis(best, order, 1), np.take_along_axis(rows, order, 1)
         return np.where(np.isneginf(best), -1, rows)
+
+
+def _width(code: SignBinarizer | RecurrentBinary) -> int:
+    """Bits of one plane."""
+    if isinstance(code, SignBinarizer):
+        return len(code.magnitude_)
+    return code.decoder_.shape[0] // (code.loops + 1)

@@ -152,66 +152,6 @@ def _tidy(rows: np.ndarray, distances: np.ndarray, limit: int, k: int, counts: n
     return kept
 
 
-def query_planes(values: np.ndarray, planes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Float queries (q, m) rounded to sums of `planes` signed powers of two.
-
-    Returns packed planes (q, planes, bytes) uint8 and scales (q,) float32 with values ~ scale * sum_i 2^-i sign_i.
-    """
-    top = np.float32(2 - 2.0 ** (1 - planes))
-    largest = np.abs(values).max(axis=1)
-    scale = (np.where(largest > 0, largest, 1) / top).astype(np.float32)
-    rest = values / scale[:, None]
-    packed = []
-    for plane in range(planes):
-        positive = rest >= 0
-        rest = rest - np.where(positive, 1, -1) * np.float32(2.0**-plane)
-        packed.append(np.packbits(positive, axis=1))
-    return np.stack(packed, axis=1), scale
-
-
-@njit(nogil=True, cache=True)
-def plane_top(
-    blocks: np.ndarray, n: int, planes: int, queries: np.ndarray, bits: int, inverse: np.ndarray, allowed: np.ndarray,
-    masked: bool, rows: np.ndarray, scores: np.ndarray,
-) -> None:  # fmt: skip
-    """Largest inverse[row] * <query, row> of codes that are sums of signed powers of two; equal scores by lower row.
-
-    With signs s_i, t_j of `bits` coordinates, <q, d> = sum_ij 2^-(i+j) (bits - 2 hamming(s_i, t_j)). blocks: layout of
-    the `planes` planes of a row one after another; queries (q, query planes, words) uint64; inverse (n,) float32. rows,
-    scores (q, k): the answer, in no order, rows -1 and scores -inf where fewer match.
-    """
-    count, own, words = queries.shape
-    flat, asked = blocks.reshape(-1), queries.reshape(-1)
-    every = np.int64(bits) * (2**own - 1) * (2**planes - 1)
-    unit = np.float32(1.0 / 2.0 ** (own + planes - 2))
-    out = np.empty(8, np.uint64)
-    total = np.empty(64, np.int64)
-    rows[:] = -1
-    scores[:] = -np.inf
-    for first in range(0, len(blocks), _GROUP):
-        for q in range(count):
-            for b in range(first, min(first + _GROUP, len(blocks))):
-                last = min(64, n - b * 64)
-                for strip in range(8):
-                    at = (b * 8 + strip) * planes * words * 8
-                    for lane in range(8):
-                        total[strip * 8 + lane] = every
-                    for j in range(planes):
-                        for i in range(own):
-                            word = (q * own + i) * words
-                            _strip_distances(flat, at + j * words * 8, asked, word, words, out, 0)
-                            shift = own + planes - 1 - i - j
-                            for lane in range(8):
-                                total[strip * 8 + lane] -= np.int64(out[lane]) << shift
-                floor = scores[q, 0]
-                for lane in range(last):
-                    row = b * 64 + lane
-                    score = np.float32(total[lane]) * unit * inverse[row]
-                    if score > floor and not (masked and not allowed[row]):
-                        heap_replace(scores[q], rows[q], score, row)
-                        floor = scores[q, 0]
-
-
 @njit(nogil=True, cache=True)
 def heap_replace(scores: np.ndarray, rows: np.ndarray, score: float, row: int) -> None:
     """Put a better entry in the place of the worst; of equal scores the higher row is the worse."""
