@@ -21,7 +21,10 @@ def open_model(name: str, download: bool = False) -> Any:
 
     found = re.fullmatch(r"(\w+)(?:#dimensions=(\d+))?", name)
     if found is None or found[1] not in BASELINES or Path(name).is_dir():
-        return load_encoder(name, download=download)
+        encoder = load_encoder(name, download=download)
+        if encoder.describe().multi_vector:
+            raise InputError(f"{name} gives several vectors a text, and the tasks compare one vector each")
+        return encoder
     kind, size = found[1], {"dimension": int(found[2])} if found[2] else {}
     if kind == "static":
         if size:

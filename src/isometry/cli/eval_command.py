@@ -198,6 +198,10 @@ def _encode_and_rank(
     from isometry.evaluation import exact_rankings
 
     encoder = load_encoder(name, download=download)
+    if encoder.describe().multi_vector:
+        raise InputError(
+            f"{name} gives several vectors a text: index the corpus with it, and name that collection here"
+        )
     # one pass over the lines first: a bad one stops before the hours of encoding
     corpus = [document.id for document in beir.documents()]
     if len(set(corpus)) != len(corpus):

@@ -46,7 +46,9 @@ class BertEngine:
         except (KeyError, RuntimeError, OSError, ValueError, SafetensorError) as error:
             raise InputError(f"'{folder / 'model.safetensors'}' is not a readable BERT model: {error}") from error
         self.max_tokens: int = settings["max_tokens"]
-        self.tokens = Tokens(Tokenizer.from_file(str(folder / "tokenizer.json")), self.max_tokens)
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.tokens = Tokens(tokenizer, self.max_tokens)
+        self._special = np.array(tokenizer.encode("").ids)
         self.pooling, self.normalized = settings["pooling"], settings["normalized"]
         self.dimension: int = config["hidden_size"]
         self.prompts: dict[str, str] = settings["prompts"]
@@ -66,9 +68,17 @@ class BertEngine:
             pooled = torch.segment_reduce(states, "mean", lengths=lengths, axis=0)
         return (F.normalize(pooled, dim=1) if self.normalized else pooled).numpy()
 
-    def token_vectors(self, inputs: list[np.ndarray], prompt: str) -> list[Tensor]:
-        """Prepared inputs to one float32 `(n_i, d)` per text, special tokens included."""
-        return list(self.bert(inputs).split([len(text) for text in inputs]))
+    def token_vectors(self, inputs: list[np.ndarray], prompt: str, special: bool = True) -> list[Tensor]:
+        """Prepared inputs to one float32 `(n_i, d)` per text, with or without the tokens that the tokenizer adds."""
+        states = self.bert(inputs).split([len(text) for text in inputs])
+        if special:
+            return list(states)
+        return [own_tokens(one, ~np.isin(text, self._special)) for one, text in zip(states, inputs, strict=True)]
+
+
+def own_tokens(states: Tensor, own: np.ndarray) -> Tensor:
+    """Rows of `states` (n, d) where `own` (n,) is true, or the first row where it never is."""
+    return states[torch.from_numpy(np.flatnonzero(own))] if own.any() else states[:1]
 
 
 def reads_plainly(folder: Path) -> bool:

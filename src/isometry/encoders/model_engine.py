@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from isometry.encoders.bert_engine import own_tokens
 from isometry.encoders.text.exits import truncate
 from isometry.encoders.text.load import load_text_model
 from isometry.encoders.tokens import Tokens, clean
@@ -69,14 +70,25 @@ class ModelEngine:
             out = self.model(self._features(inputs, prompt), task=task)
         return np.ascontiguousarray(out["sentence_embedding"].float().cpu().numpy())
 
-    def token_vectors(self, inputs: Sequence[str], prompt: str) -> list[Tensor]:
-        """Texts to one float32 `(n_i, d)` per text, special tokens included. Raises InputError where there are none."""
+    def token_vectors(self, inputs: Sequence[str], prompt: str, special: bool = True) -> list[Tensor]:
+        """Texts to one float32 `(n_i, d)` per text, with or without the tokens that the tokenizer adds.
+
+        Raises InputError where the model gives none.
+        """
         with self._lock:
-            out = self.model[0](self._features(inputs, prompt))
+            features = self._features(inputs, prompt)
+            ids = features.get("input_ids")
+            out = self.model[0](features)
         if "token_embeddings" not in out or "attention_mask" not in out:
             raise InputError("this model gives no vectors of single tokens")
         pairs = zip(out["token_embeddings"].float().cpu(), out["attention_mask"].bool().cpu(), strict=True)
-        return [states[mask] for states, mask in pairs]
+        found = [states[mask] for states, mask in pairs]
+        if special or ids is None:
+            return found
+        added = np.array(self.model.tokenizer("")["input_ids"])
+        masks = out["attention_mask"].bool().cpu()
+        kept = [~np.isin(row[mask].numpy(), added) for row, mask in zip(ids.cpu(), masks, strict=True)]
+        return [own_tokens(states, own) for states, own in zip(found, kept, strict=True)]
 
     def _features(self, inputs: Sequence[Any], prompt: str) -> dict[str, Any]:
         features = self.model.preprocess(list(inputs), prompt=prompt or None)

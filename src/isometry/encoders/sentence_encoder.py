@@ -29,7 +29,7 @@ class Engine(Protocol):
 
     def vectors(self, inputs: Any, query: bool, prompt: str) -> np.ndarray: ...
 
-    def token_vectors(self, inputs: Any, prompt: str) -> list[Tensor]: ...
+    def token_vectors(self, inputs: Any, prompt: str, special: bool = True) -> list[Tensor]: ...
 
 
 class SentenceEncoder:
@@ -104,18 +104,23 @@ class SentenceEncoder:
         """Tokens that `encode` reads of the texts together, special tokens and the document prompt included."""
         return int(self._engine.prepare(list(texts), self._description.document_prompt)[1].sum())
 
-    def encode_tokens(self, texts: Iterable[str], batch_size: int = 64) -> tuple[np.ndarray, np.ndarray]:
-        """Documents to one vector of length one per token, special tokens included, for late interaction.
+    def encode_tokens(
+        self, texts: Iterable[str], batch_size: int = 64, *, special: bool = True, query: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Documents to one vector of length one per token, for late interaction.
 
+        Args:
+            special: with the tokens that the tokenizer adds; without them a text of nothing else keeps its first.
+            query: the texts are queries.
         Returns: values float32 `(sum n_i, d)` and offsets int64 `(n + 1)`.
         """
-        prompt = self._description.document_prompt
+        prompt = self._description.query_prompt if query else self._description.document_prompt
         found: list[np.ndarray] = []
         with torch.inference_mode():
             for window in _windows(texts):
                 held: list[np.ndarray] = [np.empty(0)] * len(window)
                 for rows, inputs in self._batches(window, prompt, batch_size):
-                    for row, states in zip(rows, self._engine.token_vectors(inputs, prompt), strict=True):
+                    for row, states in zip(rows, self._engine.token_vectors(inputs, prompt, special), strict=True):
                         cut = states[:, : self._description.dimension]
                         held[row] = torch.nn.functional.normalize(cut, dim=1).numpy()
                 found += held

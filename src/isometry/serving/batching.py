@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from isometry.errors import FingerprintError
-from isometry.types import EncoderDescription
+from isometry.types import EncoderDescription, VectorSets
 
 
 @dataclass
@@ -118,7 +118,7 @@ class BatchingEncoder:
         try:
             encoder = self._loaded()
             function = getattr(encoder, kind, None) or encoder.encode
-            vectors = np.asarray(function([one for work in works for one in work.inputs]), np.float32)
+            made = function([one for work in works for one in work.inputs])
         except Exception as error:
             if len(works) == 1:
                 works[0].done.set_exception(error)
@@ -128,6 +128,13 @@ class BatchingEncoder:
             return
         start = 0
         for work in works:
-            work.done.set_result(vectors[start : start + len(work.inputs)])
+            work.done.set_result(_part(made, start, start + len(work.inputs)))
             start += len(work.inputs)
         self._on_batch(start, time.perf_counter() - started)
+
+
+def _part(made: Any, start: int, stop: int) -> Any:
+    """What belongs to the inputs [start, stop) of a run."""
+    if isinstance(made, VectorSets):
+        return made.take(np.arange(start, stop))
+    return np.asarray(made, np.float32)[start:stop]

@@ -24,6 +24,8 @@ def add_embeddings(app: FastAPI, encoders: dict[str, BatchingEncoder], limits: L
         texts = [body.input] if isinstance(body.input, str) else body.input
         check_texts(texts, limits)
         description = encoder.describe()
+        if description.multi_vector:
+            raise InputError(f"{description.name} gives several vectors a text, which this interface has no shape for")
         if body.dimensions is not None and not 1 <= body.dimensions <= description.dimension:
             raise InputError(f"dimensions is {body.dimensions} and may be 1 to {description.dimension}")
         vectors = encoder.encode(texts)
