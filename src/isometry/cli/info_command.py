@@ -33,6 +33,14 @@ def info(
     print(
         f"on disk {found['bytes_on_disk'] / 1e6:,.1f} MB, in memory for searching {found['bytes_in_memory'] / 1e6:,.1f} MB"
     )
+    for index in found["indexes"]:
+        memory, disk = index["bytes_in_memory_per_record"], index["bytes_on_disk_per_record"]
+        why = index.get("problem") or "not yet"
+        state = "" if index["complete"] else f"; not built ({why}), searched exactly"
+        print(
+            f"index: {index['kind']}, {index['rows']:,} rows, {'exact' if index['exact'] else 'approximate'},"
+            f" {memory:,.0f} bytes in memory and {disk:,.0f} on disk a record{state}"
+        )
     print(f"text searched: {', '.join(found['text_columns']) or 'none'}")
     for column in found["columns"]:
         print(

@@ -20,12 +20,14 @@ from isometry.search import counting, queries
 from isometry.search.export import export_parquet, take_snapshot
 from isometry.search.filters import compile_filter
 from isometry.search.late import each, fitted_sets, tend_encodings, wants_encodings
+from isometry.search.plan import SearchPlan
 from isometry.search.sets_view import SetsCache, SetsView
 from isometry.search.store import database
 from isometry.search.store.commits import CommitMark
 from isometry.search.store.store import Known, Store, WriteReport, load_meta, make_columns, read_segments, read_values
 from isometry.search.store.values import Column, Scalar, arrow_array, content_hash
 from isometry.search.store.verify import VerifyReport, verify_store
+from isometry.search.upkeep import Upkeep, described, file_size, plan_of, wants_building
 from isometry.search.view import SegmentCache, VectorView
 from isometry.types import EncoderDescription, SearchResult, VectorSets
 
@@ -71,11 +73,15 @@ class Collection:
         self._cache, self._sets_cache = SegmentCache(path), SetsCache(path)
         self._latest: _State | None = None
         self._mark = CommitMark(path / "commits")
+        self._upkeep = Upkeep(path, store, self.read, self._write_lock) if store is not None else None
         with self.read() as snapshot:
             held = snapshot.meta["details"].get("encoder")
+            stale = wants_building(snapshot)
         self.encoder_description = EncoderDescription.from_dict(held) if held else None
         if encoder is not None:
             self._check_encoder(encoder)
+        if stale and self._upkeep is not None:
+            self._upkeep.start()
 
     # ---- opening and closing ---------------------------------------------------------------------------------------
 
@@ -135,7 +141,9 @@ class Collection:
             raise
 
     def close(self) -> None:
-        """Let files, connections and the writer lock go."""
+        """Let files, connections and the writer lock go; an index that is being built is finished first."""
+        if self._upkeep is not None:
+            self._upkeep.join()
         self._pool.close()
         self._latest = None
         if self._store is not None:
@@ -241,23 +249,25 @@ class Collection:
         """What `isometry info --json` prints."""
         with self.read() as snapshot:
             meta = snapshot.meta
-            files = [file for file in self.path.rglob("*") if file.is_file()]
+            sizes = [file_size(file) for file in self.path.rglob("*")]
+            indexes = described(snapshot, self.path)
             return {
                 "collection": self.name,
                 "records": meta["records"],
                 "encoder": self.encoder_description.to_dict() if self.encoder_description else None,
                 "dimension": meta["dimension"],
                 "metric": meta["details"]["metric"],
-                "bytes_on_disk": sum(file.stat().st_size for file in files),
-                "bytes_in_memory": int(
-                    snapshot.view.rows.nbytes + snapshot.view.live.nbytes + snapshot.view.index_bytes
-                ),
+                "bytes_on_disk": sum(sizes),
+                "bytes_in_memory": snapshot.view.rows.nbytes
+                + snapshot.view.live.nbytes
+                + sum(one["bytes_in_memory"] for one in indexes),
                 "format": meta["format"],
                 "version": meta["version"],
                 "segments": len(read_segments(snapshot.connection)),
                 "ended_rows": meta["tombstones"],
                 "multi_vector": bool(meta.get("multi_vector")),
-                "indexes": [_indexed(snapshot.view)],
+                "plan": plan_of(meta).to_dict(),
+                "indexes": indexes,
                 "columns": [{"name": one.name, "type": str(one.arrow), "role": one.role} for one in snapshot.columns],
                 "text_columns": [one.name for one in snapshot.columns if one.role == "text"],
                 "last_index": meta["details"].get("last_index"),
@@ -293,7 +303,7 @@ class Collection:
             if meta.get("multi_vector"):
                 view = SetsView(connection, meta, self.path, self._sets_cache)
             else:
-                view = VectorView(connection, meta["version"], meta["dimension"], self.path, self._cache)
+                view = VectorView(connection, meta, self.path, self._cache)
             if len(view.rows) - np.count_nonzero(~view.live) != meta["records"]:
                 raise CorruptionError(
                     f"{self.path}: records and vectors do not match; run 'isometry verify {self.path}'"
@@ -358,6 +368,7 @@ class Collection:
         mode: Mode = "vector",
         explain: bool = False,
         sort: str | None = None,
+        exact: bool = False,
     ) -> SearchResult:
         """The k closest records.
 
@@ -369,6 +380,7 @@ class Collection:
             where: a filter (see `isometry.search.filters`); it never shortens the result while records match.
             mode: 'vector', 'text' (BM25) or 'hybrid' (reciprocal rank fusion of both).
             sort: 'ATTRIBUTE' or 'ATTRIBUTE desc': order of the most relevant records in place of the score.
+            exact: float32 brute force, whatever the collection's plan (slower where the plan keeps codes only).
         """
         started = time.perf_counter()
         _check_page(k, offset)
@@ -392,7 +404,7 @@ class Collection:
         elif vector is not None:
             target = self._given_query(vector, made_by)
         with self.read() as snapshot:
-            found = queries.run(snapshot, query, target, like, k, offset, where, mode, explain, sort, clock)
+            found = queries.run(snapshot, query, target, like, k, offset, where, mode, explain, sort, exact, clock)
         shown = query if query is not None else f"like {like}" if like is not None else given[0] if given else None
         return SearchResult(shown, found.hits, found.total, found.plan, 1000 * (time.perf_counter() - started))
 
@@ -404,13 +416,14 @@ class Collection:
         k: int = 10,
         where: str | None = None,
         mode: Mode = "vector",
+        exact: bool = False,
     ) -> list[SearchResult]:
         """One result per query; texts are encoded together, and vectors `(q, d)` (or sets of them) scanned together."""
         _check_page(k, 0)
         if mode != "vector":
             if isinstance(queries_given, np.ndarray | VectorSets):
                 raise InputError(f"vectors are searched with mode 'vector', not '{mode}'")
-            return [self.search(query, k=k, where=where, mode=mode) for query in queries_given]
+            return [self.search(query, k=k, where=where, mode=mode, exact=exact) for query in queries_given]
         started = time.perf_counter()
         clock = queries.Clock()
         vectors: Any
@@ -427,7 +440,7 @@ class Collection:
         if not len(vectors):
             return []
         with self.read() as snapshot:
-            found = queries.run_batch(snapshot, vectors, k, where, clock)
+            found = queries.run_batch(snapshot, vectors, k, where, exact, clock)
         spent = 1000 * (time.perf_counter() - started) / len(found)
         return [
             SearchResult(text, one.hits, one.total, one.plan, spent) for text, one in zip(texts, found, strict=True)
@@ -544,6 +557,47 @@ class Collection:
         with self._write_lock:
             self._writer().compact()
             self._tend_encodings()
+        self._tend()
+
+    @property
+    def plan(self) -> SearchPlan:
+        """How this collection is to be searched; `info()["indexes"]` says whether its index is built."""
+        with self.read() as snapshot:
+            return plan_of(snapshot.meta)
+
+    def set_plan(self, plan: SearchPlan, *, wait: bool = True) -> None:
+        """Choose how this collection is searched from now on, and build what that needs.
+
+        The plan is committed first; its index is built beside the segments, searches going on with the index that is
+        there, and committed when it is whole on disk. Records that come later are searched exactly until there are
+        half as many of them as the index holds; then it is built again by itself. Deleted records are left out at once.
+
+        Args:
+            wait: return when the index is built; else it is built in the background (`build_index()` waits for it).
+        Raises: InputError, StorageError; what fitting the code raises. The plan then stays, and searches are exact.
+        """
+        upkeep = self._keeper()
+        with self._write_lock:
+            upkeep.set_plan(plan)
+        self.build_index(wait=wait)
+
+    def build_index(self, *, wait: bool = True) -> None:
+        """Build the plan's index again where it is missing, damaged or stale; do nothing where it is not."""
+        upkeep = self._keeper()
+        upkeep.start()
+        if wait:
+            upkeep.wait()
+
+    def _keeper(self) -> Upkeep:
+        self._writer()
+        assert self._upkeep is not None
+        return self._upkeep
+
+    def _tend(self) -> None:
+        with self.read() as snapshot:
+            stale = wants_building(snapshot)
+        if stale and self._upkeep is not None:
+            self._upkeep.start()
 
     def note(self, key: str, value: Any) -> None:
         """Keep a JSON value under a name in the manifest, as the last indexing run does."""
@@ -601,6 +655,7 @@ class Collection:
             fresh,
             {ids[number]: known[ids[number]] for number in chosen if ids[number] in known},
         )
+        self._tend()
         updated = sum(ids[number] in known for number in chosen)
         return WriteReport(len(chosen) - updated, updated, len(ids) - len(chosen))
 
@@ -718,12 +773,6 @@ def _encode_queries(encoder: Any, texts: Sequence[Any]) -> Any:
 def _rows(vectors: Any) -> Any:
     """What each record or query has: a row `(d,)`, or an array `(t, d)` of a set."""
     return each(vectors) if isinstance(vectors, VectorSets) else vectors
-
-
-def _indexed(view: VectorView | SetsView) -> dict[str, Any]:
-    if isinstance(view, SetsView):
-        return view.described()
-    return {"kind": "flat", "exact": True, "complete": True}
 
 
 def _check_page(k: int, offset: int) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from isometry.errors import ExistsError, InputError, StorageError
+from isometry.search.building import FOLDER
 from isometry.search.sets_view import SetsView
 from isometry.search.store import database
 from isometry.search.store.commits import CommitMark
@@ -94,6 +96,13 @@ def take_snapshot(collection: Collection, target: Path) -> None:
             copy.close()
             for info in read_segments(snapshot.connection):
                 _link(collection.path / SEGMENTS / info.name, building / SEGMENTS / info.name)
+            if snapshot.view.built is not None:
+                (building / FOLDER).mkdir()
+                with suppress(FileNotFoundError):  # it can be built again
+                    _link(
+                        collection.path / FOLDER / snapshot.view.built.file,
+                        building / FOLDER / snapshot.view.built.file,
+                    )
             with (building / database.DATABASE).open("rb+") as file:
                 os.fsync(file.fileno())
             CommitMark(building / "commits").write(int(snapshot.meta["version"]))

@@ -59,6 +59,7 @@ def run(
     mode: str,
     explain: bool,
     sort: str | None,
+    exact: bool,
     clock: Clock,
 ) -> Found:
     """Answer one query; exactly min(k, matches - offset) hits come back."""
@@ -81,10 +82,10 @@ def run(
         plan["strategy"] = "bm25"
         clock.lap("text")
     elif mode == "hybrid" and query is not None and target is not None:
-        ranked, total, details = _hybrid(snapshot, query, target, where, depth, compiled_rows, plan, clock)
+        ranked, total, details = _hybrid(snapshot, query, target, where, depth, compiled_rows, plan, exact, clock)
     else:
         assert target is not None
-        ranked, total = _vector(snapshot, target, depth, compiled_rows, excluded, plan, clock)
+        ranked, total = _vector(snapshot, target, depth, compiled_rows, excluded, plan, exact, clock)
     if sort is not None and plan["mode"] != "browse":
         ranked = _sorted(snapshot, ranked, sort)
         plan["sorted"] = {"by": sort, "of": len(ranked)}
@@ -100,23 +101,23 @@ def run(
     return Found(hits, total, plan)
 
 
-def run_batch(snapshot: Snapshot, vectors: Any, k: int, where: str | None, clock: Clock) -> list[Found]:
+def run_batch(snapshot: Snapshot, vectors: Any, k: int, where: str | None, exact: bool, clock: Clock) -> list[Found]:
     """Answer many vectors `(q, d)`, or a list of sets `(t_i, d)`, with one scan."""
     clock.lap("open")
     matches = _Matches(snapshot, where, clock)
     mask, most = matches.mask(), k + 1
-    scores, rows, done = snapshot.view.search(vectors, most, mask)
+    scores, rows, done = snapshot.view.search(vectors, most, mask, exact=exact)
     rankings = [
         [(row, score) for row, score in zip(one_rows, one_scores, strict=True) if row >= 0]
         for one_rows, one_scores in zip(rows.tolist(), scores.tolist(), strict=True)
     ]
     for number, ranking in enumerate(rankings):
         if len(ranking) == most and ranking[-1][1] == ranking[k - 1][1]:
-            rankings[number] = _vector(snapshot, vectors[number], k, matches, None, {}, Clock())[0]
+            rankings[number] = _vector(snapshot, vectors[number], k, matches, None, {}, exact, Clock())[0]
     clock.lap("scan")
     records = fetch(snapshot, sorted({row for ranking in rankings for row, _ in ranking}))
     clock.lap("fetch")
-    plan = {"mode": "vector", "strategy": "exact", "batch": len(vectors), **done, "stages_ms": clock.stages,
+    plan = {"mode": "vector", "strategy": _strategy(done), "batch": len(vectors), **done, "stages_ms": clock.stages,
             "version": snapshot.meta["version"]}  # fmt: skip
     found = []
     for ranking in rankings:
@@ -154,6 +155,7 @@ def _vector(
     matches: _Matches,
     excluded: int | None,
     plan: dict[str, Any],
+    exact: bool,
     clock: Clock,
 ) -> tuple[list[tuple[int, float]], int]:
     mask = matches.mask()
@@ -167,14 +169,19 @@ def _vector(
     done: dict[str, Any] = {}
 
     def nearest(most: int) -> list[tuple[int, float]]:
-        scores, rows, step = snapshot.view.search(target[None, :], min(most, max(1, total)), mask)
+        scores, rows, step = snapshot.view.search(target[None, :], min(most, max(1, total)), mask, exact=exact)
         done.update(step)
         return [(row, score) for row, score in zip(rows[0].tolist(), scores[0].tolist(), strict=True) if row >= 0]
 
     ranked = _best(snapshot, nearest, depth)
-    plan.update({"strategy": "exact", **done})
+    plan.update({"strategy": _strategy(done), **done})
     clock.lap("scan")
     return ranked, total
+
+
+def _strategy(done: dict[str, Any]) -> str:
+    """'exact' where nothing can have been missed, else what found the rows."""
+    return "exact" if done["answer"] == "exact" else str(done["stage"])
 
 
 def _text(snapshot: Snapshot, query: str, where: str | None, depth: int | None) -> tuple[list[tuple[int, float]], int]:
@@ -212,10 +219,11 @@ def _hybrid(
     depth: int,
     matches: _Matches,
     plan: dict[str, Any],
+    exact: bool,
     clock: Clock,
 ) -> tuple[list[tuple[int, float]], int, dict[int, dict[str, Any]]]:
     deep = max(DEPTH, depth)
-    nearest, total = _vector(snapshot, target, deep, matches, None, plan, clock)
+    nearest, total = _vector(snapshot, target, deep, matches, None, plan, exact, clock)
     worded, _ = _text(snapshot, query, where, deep)
     clock.lap("text")
     fused = reciprocal_rank_fusion({"vector": [row for row, _ in nearest], "text": [row for row, _ in worded]})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,13 +45,7 @@ class CodeIndex:
 
     def build(self, vectors: np.ndarray | Sequence[np.ndarray]) -> CodeIndex:
         """Code float32 vectors (n, d), or a list of such arrays as consecutive rows; the arrays are kept, not copied."""
-        arrays = [vectors] if isinstance(vectors, np.ndarray) else list(vectors)
-        for array in arrays:
-            if array.ndim != 2 or array.dtype != np.float32 or array.shape[1] != self.compressor.n_features_in_:
-                expected = f"float32 (n, {self.compressor.n_features_in_})"
-                raise ShapeError(f"vectors are {array.dtype} of shape {array.shape}; this code takes {expected}.")
-        self._arrays = arrays
-        self._starts = np.concatenate([[0], np.cumsum([len(array) for array in arrays])]).astype(np.int64)
+        arrays = self._attach(vectors)
         parts = [self.compressor.transform(a[at : at + _BLOCK]) for a in arrays for at in range(0, len(a), _BLOCK)]
         width = self.compressor.bytes_per_vector
         self._codes = np.concatenate(parts) if parts else np.empty((0, width), np.uint8)
@@ -64,6 +58,29 @@ class CodeIndex:
             self._codes = self._codes[:0]
         return self
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What `restore` takes: the codes as they are searched."""
+        if self._blocks is None:
+            return {"codes": self._codes}
+        return {"blocks": self._blocks, "inverse": self._inverse}
+
+    def restore(self, vectors: np.ndarray | Sequence[np.ndarray], arrays: Mapping[str, np.ndarray]) -> CodeIndex:
+        """As `build` on the same vectors, with the codes it made then, which may be memory-mapped."""
+        self._attach(vectors)
+        self._blocks, self._inverse = arrays.get("blocks"), arrays.get("inverse", self._inverse)
+        self._codes = arrays.get("codes", self._codes)
+        return self
+
+    def _attach(self, vectors: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
+        arrays = [vectors] if isinstance(vectors, np.ndarray) else list(vectors)
+        for array in arrays:
+            if array.ndim != 2 or array.dtype != np.float32 or array.shape[1] != self.compressor.n_features_in_:
+                expected = f"float32 (n, {self.compressor.n_features_in_})"
+                raise ShapeError(f"vectors are {array.dtype} of shape {array.shape}; this code takes {expected}.")
+        self._arrays = arrays
+        self._starts = np.concatenate([[0], np.cumsum([len(array) for array in arrays])]).astype(np.int64)
+        return arrays
+
     def __len__(self) -> int:
         return int(self._starts[-1])
 
@@ -75,6 +92,13 @@ class CodeIndex:
 
     def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Queries (q, d) to (scores (q, k) float32, rows (q, k) int64), best first, padded with -inf and -1."""
+        scores, rows, self.last_plan = self.search_with_plan(queries, k, allowed)
+        return scores, rows
+
+    def search_with_plan(
+        self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+        """As `search`, with what ran; several threads may call it at once."""
         queries = check_queries(queries, self.compressor.n_features_in_, k)
         allowed = check_allowed(allowed, len(self))
         matches = len(self) if allowed is None else int(np.count_nonzero(allowed))
@@ -82,8 +106,7 @@ class CodeIndex:
         scores = np.full((len(queries), k), -np.inf, np.float32)
         rows = np.full((len(queries), k), -1, np.int64)
         if wanted == 0 or len(queries) == 0:
-            self.last_plan = {"stage": "none", "matches": matches, "scanned": 0, "candidates": 0, "bytes": 0}
-            return scores, rows
+            return scores, rows, {"stage": "none", "matches": matches, "scanned": 0, "candidates": 0, "bytes": 0}
         if wanted == matches:
             everything = np.arange(len(self)) if allowed is None else np.flatnonzero(allowed)
             found, stage, scanned = np.broadcast_to(everything, (len(queries), matches)), "float32 rows", 0
@@ -105,11 +128,11 @@ class CodeIndex:
             scores[i], rows[i] = top_k(exact, chosen, k)
         floats = len(queries) * wanted
         width = self.compressor.bytes_per_vector
-        self.last_plan = {
+        plan = {
             "stage": stage, "matches": matches, "scanned": scanned, "candidates": floats,
             "bytes": scanned * width + floats * queries.shape[1] * 4,
         }  # fmt: skip
-        return scores, rows
+        return scores, rows, plan
 
     def _digits(self) -> bool:
         """Whether codes are sums over 4-bit digits."""

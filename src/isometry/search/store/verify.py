@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from isometry.errors import IsometryError, NotFoundError
+from isometry.errors import CorruptionError, IsometryError, NotFoundError
 from isometry.search.store import database
+from isometry.search.store.arrays import read_arrays
 from isometry.search.store.commits import CommitMark
 from isometry.search.store.segments import BLOCK, Segment
 from isometry.search.store.store import SEGMENTS, load_meta, read_pending, read_pending_sets, read_segments, read_values
@@ -98,6 +99,12 @@ def _check_database(
     if database.text_columns(columns):
         _check_fulltext(path, found)
     _check_vectors(connection, path, meta, np.array(rows, np.int64), checked, problems)
+    built = meta["details"].get("built")
+    if built is not None:
+        try:
+            read_arrays(path / "indexes" / built["file"], built["digest"])
+        except CorruptionError as error:
+            problems.append(Problem(f"indexes/{built['file']}", None, f"{error}; the next writer builds it again"))
 
 
 def _check_records(

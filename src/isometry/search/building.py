@@ -1,0 +1,107 @@
+"""From a plan and the sealed segments to an index file beside them, and from the file to an index that searches.
+
+A file is a cache: the manifest names it with its digest, its plan and the digests of the segments it was built from.
+What is missing, damaged, of another plan or of other segments is not used; searches are exact until it is built again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+
+from isometry.errors import CorruptionError
+from isometry.search.indexes import CodeIndex
+from isometry.search.plan import SearchPlan
+from isometry.search.store.arrays import read_arrays, write_arrays
+from isometry.search.store.segments import Segment
+
+FOLDER = "indexes"
+_FORMAT = "isometry-index@1"
+
+
+@dataclass(frozen=True)
+class Built:
+    """What the manifest keeps of an index file: name, digest, plan, the segments it covers, and their rows."""
+
+    file: str
+    digest: str
+    plan: SearchPlan
+    segments: tuple[str, ...]
+    rows: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**vars(self), "plan": self.plan.to_dict(), "segments": list(self.segments)}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Built:
+        """Raises: CorruptionError."""
+        try:
+            return cls(
+                **{**content, "plan": SearchPlan.from_dict(content["plan"]), "segments": tuple(content["segments"])}
+            )
+        except (KeyError, TypeError) as error:
+            raise CorruptionError(f"the manifest's note of the index is not readable ({error})") from error
+
+    def covers(self, digests: Sequence[str]) -> bool:
+        """Whether these segments, in the order of their rows, begin with the ones that were built from."""
+        return len(self.segments) > 0 and tuple(digests[: len(self.segments)]) == self.segments
+
+
+def build_index(folder: Path, plan: SearchPlan, segments: Sequence[Segment]) -> Built:
+    """Fit, code and write the file `folder/indexes/...`; memory is bounded by the codes and `fit_rows` vectors.
+
+    Raises: StorageError; what the code raises when it is fitted.
+    """
+    vectors = [segment.vectors for segment in segments]
+    digests = tuple(segment.info.digest for segment in segments)
+    code = clone(plan.code).fit(_sample(vectors, plan.fit_rows))
+    index = CodeIndex(code, shortlist=plan.shortlist).build(vectors)
+    arrays = {**index.arrays(), **{f"learnt/{name}": array for name, array in code.learnt_arrays().items()}}
+    source = hashlib.blake2b(repr((_FORMAT, plan.key, digests)).encode(), digest_size=12).hexdigest()
+    name = f"{source}.idx"
+    head = {"format": _FORMAT, "plan": plan.to_dict(), "segments": list(digests), "dimension": code.n_features_in_}
+    return Built(name, write_arrays(folder / FOLDER / name, head, arrays), plan, digests, len(index))
+
+
+def open_index(folder: Path, built: Built, segments: Sequence[Segment]) -> CodeIndex:
+    """The index of a file, after every byte was compared with its checksum; its arrays stay memory-mapped.
+
+    Raises: CorruptionError where the file is not the one that the manifest names.
+    """
+    from isometry.compression import restore_compressor
+
+    head, arrays = read_arrays(folder / FOLDER / built.file, built.digest)
+    if head["format"] != _FORMAT or tuple(head["segments"]) != built.segments or head["plan"] != built.plan.to_dict():
+        raise CorruptionError(f"'{folder / FOLDER / built.file}' was built for another plan or other segments")
+    learnt = {name.partition("/")[2]: array for name, array in arrays.items() if name.startswith("learnt/")}
+    part = head["plan"]["code"]
+    code = restore_compressor(part["part"], part["parameters"], head["dimension"], learnt)
+    index = CodeIndex(code, shortlist=built.plan.shortlist)
+    return index.restore([segment.vectors for segment in segments], arrays)
+
+
+def remove_others(folder: Path, keep: str | None) -> None:
+    """Delete index files that the manifest does not name; whoever has one open keeps it until it is let go."""
+    for file in (folder / FOLDER).glob("*"):
+        if file.name != keep:
+            file.unlink(missing_ok=True)
+
+
+def _sample(vectors: Sequence[np.ndarray], most: int) -> np.ndarray:
+    """At most `most` rows of the arrays, in order, drawn with a fixed seed."""
+    total = sum(len(part) for part in vectors)
+    chosen = np.arange(total)
+    if total > most:
+        chosen = np.sort(np.random.default_rng(0).choice(total, most, replace=False))
+    parts, start = [], 0
+    for part in vectors:
+        low, high = np.searchsorted(chosen, (start, start + len(part)))
+        parts.append(part[chosen[low:high] - start])
+        start += len(part)
+    return np.concatenate(parts)
