@@ -48,6 +48,7 @@ class Layout:
     title: str | None
     body: tuple[str, ...]
     byline: str | None
+    image: str | None
     date: str | None
     date_expression: str | None
     chips: tuple[str, ...]
@@ -95,6 +96,7 @@ def plan_layout(name: str, collection: Collection) -> Layout:
         title=title,
         body=tuple(one for one in texts if one != title),
         byline=next((one for one in ("authors", "author", "by") if one in names), None),
+        image=collection.image_column,
         date=dates[0] if dates else None,
         date_expression=quoted(dates[0]) if dates else None,
         chips=_chips(facets),

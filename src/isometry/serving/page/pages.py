@@ -9,11 +9,12 @@ from urllib.parse import quote
 
 from isometry.errors import MissingExtraError
 from isometry.serving.page.layout import Layout, plan_layout
+from isometry.serving.page.thumbnails import thumbnail
 
 try:
     import fastapi
     import jinja2
-    from fastapi.responses import HTMLResponse
+    from fastapi.responses import HTMLResponse, Response
     from fastapi.staticfiles import StaticFiles
 except ImportError as error:
     raise MissingExtraError("the search page", "server") from error
@@ -68,7 +69,7 @@ def add_pages(app: fastapi.FastAPI, collections: dict[str, Collection]) -> None:
         if record is None:
             return absent(f"There is no record “{identity}” in {name}.")
         layout = layout_of(name)
-        shown = {layout.title, layout.byline, layout.date, *layout.body, *layout.chips, "id"}
+        shown = {layout.title, layout.byline, layout.date, layout.image, *layout.body, *layout.chips, "id"}
         rest = {key: _plain(value) for key, value in record.items() if key not in shown and value not in (None, "", [])}
         near = collections[name].search(like=identity, k=NEIGHBOURS).hits
         return page(
@@ -82,9 +83,16 @@ def add_pages(app: fastapi.FastAPI, collections: dict[str, Collection]) -> None:
             near=[(hit.id, heading(layout, hit.id, hit.record), hit.score) for hit in near],
         )
 
+    def picture(name: str, identity: str) -> Response:
+        small = thumbnail(collections[name], identity) if name in collections else None
+        if small is None:
+            return Response(status_code=404)
+        return Response(small, media_type="image/webp", headers={"Cache-Control": "private, max-age=3600"})
+
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     app.add_api_route("/", home, include_in_schema=False, response_class=HTMLResponse)
     app.add_api_route("/c/{name}", one_collection, include_in_schema=False, response_class=HTMLResponse)
+    app.add_api_route("/c/{name}/picture/{identity:path}", picture, include_in_schema=False, response_class=Response)
     app.add_api_route("/c/{name}/record/{identity:path}", one_record, include_in_schema=False,
                       response_class=HTMLResponse)  # fmt: skip
 

@@ -62,5 +62,7 @@ export function card(hit, settings, words, actions) {
   const [body, toggle] = text ? bodyOf(text, words) : [];
   const byline = settings.byline && record[settings.byline]
     ? element("p", { className: "byline", textContent: items(record[settings.byline]).join(", ") }) : null;
-  return element("li", { className: "card", tabIndex: -1 }, element("h2", {}, link), byline, meta, body, element("p", { className: "actions" }, toggle, like));
+  const picture = settings.image ? element("img", { className: "thumb", loading: "lazy", alt: "", src: `/c/${encodeURIComponent(settings.name)}/picture/${encodeURIComponent(hit.id)}` }) : null;
+  picture?.addEventListener("error", () => picture.remove());
+  return element("li", { className: "card", tabIndex: -1 }, picture, element("h2", {}, link), byline, meta, body, element("p", { className: "actions" }, toggle, like));
 }

@@ -203,6 +203,7 @@ export class MapTab {
     const records = await this.records(view.places, signal);
     at("map-table-title").textContent = ranked ? `The ${number(view.places.length)} best on the map`
       : view.total > view.places.length ? `${number(view.places.length)} of the ${number(view.total)} in view, the nearest to its middle` : `${number(view.total)} in view`;
+    at("map-rows").classList.toggle("unranked", !ranked);
     const focused = document.activeElement?.closest?.("#map-rows a")?.href;
     at("map-rows").replaceChildren(...records.map((one, place) => {
       const link = element("a", { href: recordAddress(settings.name, one.id), textContent: titleOf(settings, one) });

@@ -18,6 +18,17 @@ function gridOf(points) {
   return { starts, order };
 }
 
+// Width and height of what the points cover; they lie around the middle of the square.
+function extentOf(points) {
+  let wide = 0;
+  let tall = 0;
+  for (let at = 0; at < points.length; at += 2) {
+    wide = Math.max(wide, 2 * Math.abs(points[at] - 0.5));
+    tall = Math.max(tall, 2 * Math.abs(points[at + 1] - 0.5));
+  }
+  return [Math.max(0.2, wide), Math.max(0.2, tall)];
+}
+
 // A disc of coverage, as offsets and weights of 256.
 function disc(radius, width, opacity) {
   const reach = Math.ceil(radius + 0.5);
@@ -39,6 +50,7 @@ export class Plane {
     this.context = canvas.getContext("2d", { alpha: false });
     this.on = on;
     this.points = new Float32Array(0);
+    this.extent = [1, 1];
     this.codes = null; // a colour number per point
     this.colours = [[0, 0, 0]];
     this.shown = null; // Uint8Array: 1 as usual, 0 in the background
@@ -60,6 +72,7 @@ export class Plane {
     const before = this.points;
     this.points = points;
     this.grid = gridOf(points);
+    this.extent = extentOf(points);
     cancelAnimationFrame(this.gliding);
     if (!animate || before.length !== points.length) { this.draw(); return; }
     const start = performance.now();
@@ -90,7 +103,8 @@ export class Plane {
       this.canvas.height = height;
       this.image = this.context.createImageData(width, height);
     }
-    return { width, height, ratio, scale: 0.94 * Math.min(width, height) * this.view.zoom };
+    const fitting = Math.min(width / this.extent[0], height / this.extent[1]);
+    return { width, height, ratio, scale: 0.94 * fitting * this.view.zoom };
   }
 
   // Unit square to device pixels.
