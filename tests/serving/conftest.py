@@ -1,12 +1,15 @@
-"""A small served collection with a deterministic encoder, and the same with the bundled one."""
+"""A small served collection with a deterministic encoder, and a headless browser to look at it with."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -69,3 +72,53 @@ def listening(app) -> Iterator[str]:
         server.should_exit = True
         thread.join()
         handle.close()
+
+
+# ---- the browser -----------------------------------------------------------------------------------------------------
+
+NO_BROWSER = "no Chromium or Chrome was found"  # tests/conftest.py says at the end what was left out and how to get it
+_FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+          "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
+
+
+def find_browser(tool) -> str | None:
+    """A Chromium or Chrome of the machine, or the one that Playwright installed."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+    found = os.environ.get("ISOMETRY_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    own = tool.chromium.executable_path
+    return found or (own if Path(own).exists() else None)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason=NO_BROWSER)
+    with playwright.sync_playwright() as tool:
+        path = find_browser(tool)
+        if path is None:
+            pytest.skip(NO_BROWSER)
+        opened = tool.chromium.launch(executable_path=path, args=_FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A page that may neither complain (a blocked script or style complains) nor ask another host."""
+    opened = browser.new_page(viewport={"width": 1000, "height": 800}, color_scheme="light")
+    with watched(opened):
+        yield opened
+    opened.close()
+
+
+@contextmanager
+def watched(opened) -> Iterator[None]:
+    opened.set_default_timeout(30_000)
+    complaints: list[str] = []
+    opened.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on(
+        "request",
+        lambda request: None if request.url.startswith("http://127.0.0.1:") else complaints.append(request.url),
+    )
+    yield
+    assert complaints == []

@@ -1,10 +1,6 @@
-"""The search page in headless Chromium, on a collection that needs no encoder; no Chromium, no test."""
+"""The search page in headless Chromium, on a collection that needs no encoder; see tests/conftest.py where there is no Chromium."""
 
 from __future__ import annotations
-
-import shutil
-import socket
-import threading
 
 import numpy as np
 import pyarrow as pa
@@ -13,13 +9,11 @@ import pytest
 from isometry.search import Collection
 from isometry.serving import make_app
 from isometry.serving.page.layout import plan_layout
+from tests.serving.conftest import listening
 
 playwright = pytest.importorskip("playwright.sync_api")
-uvicorn = pytest.importorskip("uvicorn")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
+pytest.importorskip("uvicorn")
+pytestmark = pytest.mark.browser
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script> graphs"
 PAPERS = [
     ("a/1", "Walks on graphs", "We walk on graphs. Cats sleep.", "cs.IR", ["cs.IR", "cs.LG"], "2018-03-01"),
@@ -48,34 +42,8 @@ def collection(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(collection):
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(make_app([collection]), log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(20)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as tool:
-        browser = tool.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser):
-    page = browser.new_page(viewport={"width": 1000, "height": 800})
-    page.set_default_timeout(30_000)
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    yield page
-    page.close()
-    assert complaints == []
+    with listening(make_app([collection])) as at:
+        yield at
 
 
 def titles(page) -> list[str]:

@@ -34,7 +34,10 @@ export class MapTab {
     this.known = new Map(); // records by place
     this.timer = 0;
     this.plane = new Plane(at("map"), {
-      hover: (place) => this.mark(place),
+      hover: (place) => {
+        at("map-tip").classList.remove("touch");
+        this.mark(place);
+      },
       pick: (place, event) => this.pick(place, event),
       moved: () => this.moved(),
     });
@@ -256,7 +259,10 @@ export class MapTab {
   // A click opens the record; a finger first shows what it is, then opens it by the link in the tip.
   async pick(place, event) {
     if (place >= 0 && event.pointerType === "mouse") this.openRecord(place, event.ctrlKey || event.metaKey);
-    else await this.mark(place);
+    else {
+      at("map-tip").classList.toggle("touch", event.pointerType !== "mouse");
+      await this.mark(place);
+    }
   }
 
   async openRecord(place, apart) {
@@ -306,7 +312,7 @@ export class MapTab {
     at("zoom-home").addEventListener("click", () => this.home());
     const { canvas } = this.plane;
     canvas.addEventListener("focus", () => { if (canvas.matches(":focus-visible") && this.key !== null) this.aim(); });
-    canvas.addEventListener("blur", () => this.mark(-1));
+    canvas.addEventListener("blur", (event) => { if (!at("map-tip").contains(event.relatedTarget)) this.mark(-1); });
     canvas.addEventListener("keydown", (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey) return;
       const step = 0.18 * Math.min(canvas.clientWidth, canvas.clientHeight);

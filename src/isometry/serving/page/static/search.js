@@ -50,8 +50,12 @@ function showControls() {
 // `step` is "push" for a new place in the history, "replace" while one is being typed, and "quiet" for what only the
 // address has to follow.
 function change(changes, step = "push") {
-  state = { ...state, ...(step === "quiet" || "size" in changes ? {} : { size: 10 }), ...changes };
-  clearTimeout(timer);
+  const typed = timer && query.value !== state.query ? { query: query.value, like: "" } : {}; // not sent yet, not to be lost
+  state = { ...state, ...(step === "quiet" || "size" in changes ? {} : { size: 10 }), ...(step === "quiet" ? {} : typed), ...changes };
+  if (step !== "quiet") {
+    clearTimeout(timer);
+    timer = 0;
+  }
   const next = address(state, settings);
   if (step !== "push") history.replaceState(null, "", next);
   else if (next !== location.pathname + location.search) history.pushState(null, "", next);
@@ -231,6 +235,7 @@ for (const [id, view] of [["view-list", ""], ["view-map", "map"]]) {
 }
 addEventListener("popstate", () => {
   clearTimeout(timer);
+  timer = 0;
   typing = false;
   state = readState(settings);
   query.value = state.query;
