@@ -62,12 +62,12 @@ class CodeIndex:
         """What `restore` takes: the codes as they are searched."""
         if self._blocks is None:
             return {"codes": self._codes}
-        return {"blocks": self._blocks, "inverse": self._inverse}
+        return {"blocks": self._blocks, "factor": self._factor}
 
     def restore(self, vectors: np.ndarray | Sequence[np.ndarray], arrays: Mapping[str, np.ndarray]) -> CodeIndex:
         """As `build` on the same vectors, with the codes it made then, which may be memory-mapped."""
         self._attach(vectors)
-        self._blocks, self._inverse = arrays.get("blocks"), arrays.get("inverse", self._inverse)
+        self._blocks, self._factor = arrays.get("blocks"), arrays.get("factor", self._factor)
         self._codes = arrays.get("codes", self._codes)
         return self
 
