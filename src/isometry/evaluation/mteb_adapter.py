@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from isometry.errors import InputError, MissingExtraError, NotFoundError, StorageError
+from isometry.evaluation.ranking import ScoreTable
 from isometry.evaluation.tasks._base import document_vectors, query_vectors
 from isometry.types import DescribedEncoder
 
@@ -117,6 +118,44 @@ def run_mteb(
             raise InputError(f"mteb's task '{task.metadata.name}' failed: {error}") from error
         for one in result.task_results:
             found[one.task_name] = float(one.get_score())
+    return found
+
+
+def mteb_scores(models: Sequence[str], tasks: Sequence[Any], folder: str | Path | None = None) -> ScoreTable:
+    """Published scores of mteb's results repository, as a table without gaps: tasks that a model lacks are left out.
+
+    Args:
+        models: names as mteb has them. tasks: of `mteb_tasks`. folder: mteb's cache, else its own place; where it does
+            not hold results of these models yet, the repository is fetched.
+    Raises:
+        StorageError: it could not be fetched. InputError: no task has results of all models.
+    """
+    cache = _mteb().cache.ResultCache(Path(folder) if folder is not None else None)
+    names = [task.metadata.name for task in tasks]
+    scores = _published(cache, models, names)
+    if any(not found for found in scores.values()):
+        try:
+            cache.download_from_remote()
+        except Exception as error:  # git's and the network's own kinds
+            first = " ".join(str(error).split())[:200]
+            raise StorageError(f"mteb's results repository could not be fetched: {first}") from error
+        scores = _published(cache, models, names)
+    shared = [task for task in tasks if all(task.metadata.name in found for found in scores.values())]
+    if not shared:
+        raise InputError(f"no task of {len(tasks)} has results of all {len(models)} models")
+    values = [[found[task.metadata.name] for task in shared] for found in scores.values()]
+    kinds = tuple(str(task.metadata.type) for task in shared)
+    return ScoreTable(tuple(models), tuple(task.metadata.name for task in shared), kinds, np.array(values))
+
+
+def _published(cache: Any, models: Sequence[str], tasks: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Model to task to main score; of several revisions the one with the most tasks."""
+    found: dict[str, dict[str, float]] = {model: {} for model in models}
+    results = cache.load_results(models=list(models), tasks=list(tasks), require_model_meta=False)
+    for one in results.model_results:
+        scores = {task.task_name: float(task.get_score()) for task in one.task_results}
+        if one.model_name in found and len(scores) > len(found[one.model_name]):
+            found[one.model_name] = scores
     return found
 
 

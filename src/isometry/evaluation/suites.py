@@ -280,7 +280,7 @@ def _task(kind: str, name: str, file: str, load: Callable[..., Any], **options: 
     return SuiteTask(name, kind, file, partial(load, name=name, **options))
 
 
-def _english(
+def english_tasks(
     sts_limit: int | None = None,
     pair_limit: int | None = None,
     questions: int | None = None,
@@ -344,7 +344,7 @@ def _english(
 
 def small_english(seed: int = 0) -> tuple[SuiteTask, ...]:
     """The English tasks of `local-small`, their rows drawn by `seed`."""
-    return _english(
+    return english_tasks(
         sts_limit=400,
         pair_limit=400,
         questions=50,
@@ -359,7 +359,7 @@ def small_english(seed: int = 0) -> tuple[SuiteTask, ...]:
 
 
 SUITES: dict[str, tuple[SuiteTask, ...]] = {
-    "local-en": _english(),
+    "local-en": english_tasks(),
     "local-multi": (
         _task("STS", "STSBMulti", "text/stsb-multi.parquet", sts_multi),
         _task("BitextMining", "Tatoeba", "text/tatoeba.parquet", tatoeba),

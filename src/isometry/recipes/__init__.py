@@ -15,6 +15,7 @@ __all__ = [
     "gistembed",
     "kalm",
     "lg_anna",
+    "mmteb",
     "nv_embed",
     "pooling",
     "self_positioning",
