@@ -8,7 +8,9 @@ import typer
 
 from isometry.cli._shared import print_json, progress_bar
 from isometry.evaluation import Evidence
+from isometry.evaluation.atomic import write_atomically
 from isometry.recipes import load_recipe
+from isometry.recipes._techniques import PAGE, techniques_page
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -19,7 +21,9 @@ def prove(
     scale: str = typer.Option("laptop", help="tiny (seconds), laptop (minutes) or full."),
     seeds: int | None = typer.Option(None, help="How many seeds; each recipe has its own default."),
     data: Path | None = typer.Option(None, help="Folder of the data sets; $ISOMETRY_DATA otherwise."),
-    out: Path = typer.Option(Path("evidence"), help="Folder for the evidence file."),
+    out: Path = typer.Option(
+        Path("evidence"), help="Folder for the evidence file; in a checkout docs/which-technique-helped.md follows it."
+    ),
     strict: bool = typer.Option(False, help="Exit with 1 unless the verdict is 'supports'."),
     as_json: bool = typer.Option(False, "--json", help="Print the evidence as one JSON document."),
 ) -> None:
@@ -28,6 +32,9 @@ def prove(
     with progress_bar(f"{recipe.name} ({scale})") as progress:
         evidence = recipe.prove(scale, seeds, data, progress)
     path = evidence.save(out)
+    page = out.absolute().parent / PAGE
+    if page.is_file():  # a checkout: its page of all evidence stays true
+        write_atomically(page, techniques_page(out).encode())
     if as_json:
         print_json(evidence.to_dict())
     else:

@@ -122,7 +122,14 @@ def measure(scale: str, seeds: Sequence[int], data: Path | None, progress: Progr
 
 def _tasks(data: Path | None, seed: int, tiny: bool) -> list[Task]:
     """The English suite without its long documents, thinned by seed."""
-    limits = {"sts_limit": 100, "pair_limit": 100, "questions": 25, "class_limit": 120, "draws": 2, "labels": 10}
+    limits: dict[str, Any] = {
+        "sts_limit": 100,
+        "pair_limit": 100,
+        "questions": 25,
+        "class_limit": 120,
+        "draws": 2,
+        "labels": 10,
+    }
     if tiny:
         limits |= {"sts_limit": 60, "pair_limit": 60, "questions": 12, "class_limit": 60}
     entries = english_tasks(**limits, cluster_limit=200, seed=seed + 1)
