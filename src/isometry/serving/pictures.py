@@ -45,5 +45,7 @@ def decode_picture(content: bytes, most_pixels: int) -> Any:
                 return image.convert("RGB")
     except (InputError, MemoryError):
         raise
+    except Image.DecompressionBombError:
+        raise InputError(f"the picture has far more than {most_pixels:,} pixels; scale it down") from None
     except Exception as error:  # Pillow's decoders raise whatever damaged bytes lead them to
         raise InputError(f"it is no picture that can be read; send one of {', '.join(FORMATS)}") from error

@@ -222,7 +222,9 @@ async def _read_form(request: Request) -> tuple[SearchBody, bytes | None]:
         )
         if "image" in files:
             return asked, await files["image"].read()
-        return asked, None if asked.image is None else from_base64(asked.image)
+        if asked.image is None:
+            raise InputError("the form holds no picture; give it a file named 'image'")
+        return asked, from_base64(asked.image)
 
 
 def _opened(collection: Collection, picture: bytes, limits: Limits) -> Any:
