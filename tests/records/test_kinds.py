@@ -343,3 +343,25 @@ def test_text_that_a_writer_left_as_bytes_is_text():
     assert table_of(source).to_pylist() == [
         {"id": "a", "text": "één", "raw": b"\x01"}, {"id": "b", "text": "two\nlines", "raw": b"\xff"}
     ]  # fmt: skip
+
+
+def test_pictures_in_structs_become_their_bytes(tmp_path):
+    """As `datasets` writes them: bytes with a path, or a path alone."""
+    from PIL import Image
+
+    held = io.BytesIO()
+    Image.new("RGB", (4, 3), (9, 8, 7)).save(held, "PNG")
+    (tmp_path / "b.png").write_bytes(held.getvalue())
+    images = [{"bytes": held.getvalue(), "path": "a.png"}, {"bytes": None, "path": "b.png"}, None]
+    pq.write_table(
+        pa.table({"id": ["a", "b", "c"], "caption": ["x", "y", "z"], "image": images}), tmp_path / "a.parquet"
+    )
+    source = open_source(tmp_path / "a.parquet")
+    assert source.image_column == "image" and source.schema.field("image").type == pa.binary()
+    assert [row["image"] for row in table_of(source).to_pylist()] == [held.getvalue(), held.getvalue(), None]
+    images[0]["bytes"] = b"no picture"
+    pq.write_table(
+        pa.table({"id": ["a", "b", "c"], "caption": ["x", "y", "z"], "image": images}), tmp_path / "b.parquet"
+    )
+    with pytest.raises(RecordError, match="not an image"):
+        open_source(tmp_path / "b.parquet", image="image").check()

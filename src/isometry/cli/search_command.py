@@ -55,6 +55,8 @@ def search(
         from isometry.encoders import load_encoder
 
         loaded = load_encoder(encoder)
+    if image is not None and not image.is_file():
+        raise InputError(f"there is no picture {image}; give an image file")
     with Collection.open(collection, encoder=loaded) as opened:
         if queries is not None:
             if query is not None or like is not None or image is not None:

@@ -28,38 +28,45 @@ def holds_images(values: list[Any], kind: pa.DataType, folder: Path | None) -> b
     if pa.types.is_struct(kind):
         if "bytes" not in {field.name for field in kind}:
             return False
-        values = [value.get("bytes") or value.get("path") or "" for value in values]
+        return all(
+            is_image_bytes(value["bytes"]) if value.get("bytes") else _names_image(value.get("path"))
+            for value in values
+        )
     if all(isinstance(value, bytes) for value in values):
         return all(map(is_image_bytes, values))
-    if not all(isinstance(value, str) and value.lower().endswith(IMAGE_SUFFIXES) for value in values):
+    if not all(map(_names_image, values)):
         return False
     return any(_located(value, folder).is_file() for value in values)
 
 
+def _names_image(value: Any) -> bool:
+    return isinstance(value, str) and value.lower().endswith(IMAGE_SUFFIXES)
+
+
 def check_images(images: pa.Array, folder: Path | None) -> tuple[pa.Array, dict[int, str]]:
-    """Decode every picture. Returns the column with paths made absolute, and a reason where one cannot be decoded."""
+    """Decode every picture. Returns the column (paths made absolute, structs of bytes and path as bytes), and a reason
+    where one cannot be decoded."""
     bad: dict[int, str] = {}
     values = images.to_pylist()
+    structs = pa.types.is_struct(images.type)
     for place, value in enumerate(values):
         if value is None:
             continue
         content = value.get("bytes") if isinstance(value, dict) else value
         path = value.get("path") if isinstance(value, dict) else value
+        reason = None
         if isinstance(content, bytes):
             reason = _undecodable(io.BytesIO(content)) if content else "the image is empty"
+            values[place] = content
         elif isinstance(path, str) and path:
             located = _located(path, folder)
             reason = _undecodable(located)
-            if isinstance(value, dict):
-                value["path"] = str(located)
-            else:
-                values[place] = str(located)
+            values[place] = str(located) if not structs else located.read_bytes() if reason is None else None
         else:
-            reason = None
             values[place] = None
         if reason:
             bad[place] = reason
-    return (images if pa.types.is_binary(images.type) else pa.array(values, images.type)), bad
+    return pa.array(values, pa.binary() if structs else images.type), bad
 
 
 def image_size(path: Path) -> tuple[int | None, int | None]:

@@ -51,7 +51,12 @@ class Plan:
 
     @property
     def schema(self) -> pa.Schema:
-        return pa.schema([("id", pa.string()), *((column.name, column.type) for column in self.columns)])
+        return pa.schema([("id", pa.string()), *((column.name, self.type_of(column)) for column in self.columns)])
+
+    def type_of(self, column: ColumnPlan) -> pa.DataType:
+        """The type in the records: pictures that come as structs of their bytes and path are their bytes."""
+        is_struct = column.name == self.image_column and pa.types.is_struct(column.type)
+        return pa.binary() if is_struct else column.type
 
 
 def make_plan(
