@@ -302,11 +302,13 @@ def speeds(cells: int, splats: int) -> dict[str, float]:
         np.full(splats, 2.0), np.zeros((splats, 1, 3)),
     )  # fmt: skip
     e = bind(many, cage)
-    out = [np.empty((splats, k), np.float32) for k in (3, 6)] + [np.empty((splats, 3, 3), np.float32)]
+    out = [np.empty((splats, k), np.float32) for k in (3, 6)]
     none, rest = np.empty((0, 3, 3), np.float32), many.covariances()
 
     def carry() -> None:
-        deform_into(world.x, cage.tets, e.tets, e.weights, e.inverse, e.centre_tets, e.centre_weights, rest, *out, none)
+        deform_into(
+            world.x, cage.tets, e.tets, e.weights, e.inverse, e.centre_tets, e.centre_weights, rest, *out, none, none
+        )
 
     def median(work: Any) -> float:
         work()

@@ -122,50 +122,71 @@ def deform(
 @compiled
 def deform_into(x, cage_tets, tets, weights, inverse, centre_tets, centre_weights, covariances,
                 means, moved, gradients, rotations):  # fmt: skip
-    """The loop of `deform`; allocates nothing."""
-    v = np.empty((4, 3), np.float32)
+    """The loop of `deform`; allocates nothing. Scalars and unsigned indices: small arrays cost three times as much."""
     f = np.empty((3, 3), np.float32)
     m = np.empty((3, 3), np.float32)
-    for i in range(len(tets)):
-        t = centre_tets[i]
-        for a in range(3):
-            means[i, a] = (
-                centre_weights[i, 0] * x[cage_tets[t, 0], a] + centre_weights[i, 1] * x[cage_tets[t, 1], a]
-                + centre_weights[i, 2] * x[cage_tets[t, 2], a] + centre_weights[i, 3] * x[cage_tets[t, 3], a]
+    zero, limit = np.float32(0.0), np.float32(192.0)
+    for number in range(len(tets)):
+        i = np.uint64(number)
+        c = np.uint64(centre_tets[i])
+        a0, a1, a2, a3 = _corners(cage_tets, c)
+        u0, u1, u2, u3 = centre_weights[i, 0], centre_weights[i, 1], centre_weights[i, 2], centre_weights[i, 3]
+        means[i, 0] = u0 * x[a0, 0] + u1 * x[a1, 0] + u2 * x[a2, 0] + u3 * x[a3, 0]
+        means[i, 1] = u0 * x[a0, 1] + u1 * x[a1, 1] + u2 * x[a2, 1] + u3 * x[a3, 1]
+        means[i, 2] = u0 * x[a0, 2] + u1 * x[a1, 2] + u2 * x[a2, 2] + u3 * x[a3, 2]
+        px, py, pz = _corner(x, cage_tets, tets, weights, i, np.uint64(0))
+        f00 = f01 = f02 = f10 = f11 = f12 = f20 = f21 = f22 = zero
+        for k in range(3):
+            e0, e1, e2 = _corner(x, cage_tets, tets, weights, i, np.uint64(k + 1))
+            e0, e1, e2 = e0 - px, e1 - py, e2 - pz
+            r0, r1, r2 = inverse[i, k, 0], inverse[i, k, 1], inverse[i, k, 2]
+            f00, f01, f02 = f00 + e0 * r0, f01 + e0 * r1, f02 + e0 * r2
+            f10, f11, f12 = f10 + e1 * r0, f11 + e1 * r1, f12 + e1 * r2
+            f20, f21, f22 = f20 + e2 * r0, f21 + e2 * r1, f22 + e2 * r2
+        size = f00 * f00 + f01 * f01 + f02 * f02 + f10 * f10 + f11 * f11 + f12 * f12 + f20 * f20 + f21 * f21 + f22 * f22
+        if size > limit:  # stretched more than eight-fold on average: keep the splat on the screen
+            s = np.sqrt(limit / size)
+            f00, f01, f02, f10, f11, f12, f20, f21, f22 = (
+                s * f00, s * f01, s * f02, s * f10, s * f11, s * f12, s * f20, s * f21, s * f22,
             )  # fmt: skip
-        for k in range(4):
-            t = tets[i, k]
-            w0, w1, w2, w3 = weights[i, k, 0], weights[i, k, 1], weights[i, k, 2], weights[i, k, 3]
-            i0, i1, i2, i3 = cage_tets[t, 0], cage_tets[t, 1], cage_tets[t, 2], cage_tets[t, 3]
-            for a in range(3):
-                v[k, a] = w0 * x[i0, a] + w1 * x[i1, a] + w2 * x[i2, a] + w3 * x[i3, a]
-        size = np.float32(0.0)
-        for a in range(3):
-            e0, e1, e2 = v[1, a] - v[0, a], v[2, a] - v[0, a], v[3, a] - v[0, a]
-            for b in range(3):
-                f[a, b] = e0 * inverse[i, 0, b] + e1 * inverse[i, 1, b] + e2 * inverse[i, 2, b]
-                size += f[a, b] * f[a, b]
-        if size > np.float32(192.0):  # stretched more than eight-fold on average: keep the splat on the screen
-            shrink = np.sqrt(np.float32(192.0) / size)
-            for a in range(3):
-                for b in range(3):
-                    f[a, b] *= shrink
         xx, xy, xz = covariances[i, 0], covariances[i, 1], covariances[i, 2]
         yy, yz, zz = covariances[i, 3], covariances[i, 4], covariances[i, 5]
-        for a in range(3):
-            m[a, 0] = f[a, 0] * xx + f[a, 1] * xy + f[a, 2] * xz
-            m[a, 1] = f[a, 0] * xy + f[a, 1] * yy + f[a, 2] * yz
-            m[a, 2] = f[a, 0] * xz + f[a, 1] * yz + f[a, 2] * zz
-            for b in range(3):
-                gradients[i, a, b] = f[a, b]
-        moved[i, 0] = m[0, 0] * f[0, 0] + m[0, 1] * f[0, 1] + m[0, 2] * f[0, 2]
-        moved[i, 1] = m[0, 0] * f[1, 0] + m[0, 1] * f[1, 1] + m[0, 2] * f[1, 2]
-        moved[i, 2] = m[0, 0] * f[2, 0] + m[0, 1] * f[2, 1] + m[0, 2] * f[2, 2]
-        moved[i, 3] = m[1, 0] * f[1, 0] + m[1, 1] * f[1, 1] + m[1, 2] * f[1, 2]
-        moved[i, 4] = m[1, 0] * f[2, 0] + m[1, 1] * f[2, 1] + m[1, 2] * f[2, 2]
-        moved[i, 5] = m[2, 0] * f[2, 0] + m[2, 1] * f[2, 1] + m[2, 2] * f[2, 2]
+        m00, m01, m02 = f00 * xx + f01 * xy + f02 * xz, f00 * xy + f01 * yy + f02 * yz, f00 * xz + f01 * yz + f02 * zz
+        m10, m11, m12 = f10 * xx + f11 * xy + f12 * xz, f10 * xy + f11 * yy + f12 * yz, f10 * xz + f11 * yz + f12 * zz
+        m20, m21, m22 = f20 * xx + f21 * xy + f22 * xz, f20 * xy + f21 * yy + f22 * yz, f20 * xz + f21 * yz + f22 * zz
+        moved[i, 0] = m00 * f00 + m01 * f01 + m02 * f02
+        moved[i, 1] = m00 * f10 + m01 * f11 + m02 * f12
+        moved[i, 2] = m00 * f20 + m01 * f21 + m02 * f22
+        moved[i, 3] = m10 * f10 + m11 * f11 + m12 * f12
+        moved[i, 4] = m10 * f20 + m11 * f21 + m12 * f22
+        moved[i, 5] = m20 * f20 + m21 * f21 + m22 * f22
+        if len(gradients):
+            gradients[i, 0, 0], gradients[i, 0, 1], gradients[i, 0, 2] = f00, f01, f02
+            gradients[i, 1, 0], gradients[i, 1, 1], gradients[i, 1, 2] = f10, f11, f12
+            gradients[i, 2, 0], gradients[i, 2, 1], gradients[i, 2, 2] = f20, f21, f22
         if len(rotations):
+            f[0, 0], f[0, 1], f[0, 2] = f00, f01, f02
+            f[1, 0], f[1, 1], f[1, 2] = f10, f11, f12
+            f[2, 0], f[2, 1], f[2, 2] = f20, f21, f22
             _polar(f, m, rotations[i])
+
+
+@compiled
+def _corners(cage_tets, t):
+    return (
+        np.uint64(cage_tets[t, 0]), np.uint64(cage_tets[t, 1]), np.uint64(cage_tets[t, 2]), np.uint64(cage_tets[t, 3]),
+    )  # fmt: skip
+
+
+@compiled
+def _corner(x, cage_tets, tets, weights, i, k):
+    a, b, c, d = _corners(cage_tets, np.uint64(tets[i, k]))
+    p, q, r, s = weights[i, k, 0], weights[i, k, 1], weights[i, k, 2], weights[i, k, 3]
+    return (
+        p * x[a, 0] + q * x[b, 0] + r * x[c, 0] + s * x[d, 0],
+        p * x[a, 1] + q * x[b, 1] + r * x[c, 1] + s * x[d, 1],
+        p * x[a, 2] + q * x[b, 2] + r * x[c, 2] + s * x[d, 2],
+    )
 
 
 @compiled

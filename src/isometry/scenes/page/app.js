@@ -79,7 +79,7 @@ async function load(hello) {
   state.orbit = new Orbit(state.camera, position, target);
   state.pointer = new Pointer($("view"), state.camera, state.orbit, state.hands, state.splats);
   state.pointer.chosen = choose;
-  state.controllers = new Controllers(state.renderer, state.rig, state.hands, choose);
+  state.controllers = new Controllers(state.renderer, state.rig, state.camera, state.hands, choose);
   fillPanel(hello);
   state.renderer.setAnimationLoop(draw);
 }

@@ -173,8 +173,8 @@ export class Orbit {
 
 // Headset controllers: trigger grabs, release throws, stick left or right snaps the turn, stick up or down scales the world.
 export class Controllers {
-  constructor(renderer, rig, hands, chosen) {
-    Object.assign(this, { renderer, rig, hands, chosen });
+  constructor(renderer, rig, camera, hands, chosen) {
+    Object.assign(this, { renderer, rig, camera, hands, chosen });
     this.snapped = false;
     this.grips = [0, 1].map((hand) => {
       const controller = renderer.xr.getController(hand);
@@ -224,7 +224,7 @@ export class Controllers {
 
   // turn the rig about the head, so that the person stays in place
   snap(angle) {
-    const head = this.renderer.xr.getCamera().getWorldPosition(new THREE.Vector3());
+    const head = this.camera.getWorldPosition(new THREE.Vector3());
     const offset = this.rig.position.clone().sub(head);
     offset.y = 0;
     offset.applyAxisAngle(new THREE.Vector3(0, 1, 0), angle);

@@ -243,7 +243,6 @@ class World:
                 )
             self.lost += solver.finish(self.x, self.v, self._before, self.w, self.damping, h, np.float32(self.fastest))
         for hand in self._hands.values():
-            hand.past.append(hand.goal.copy())
             hand.position, hand.quaternion = hand.goal, hand.goal_quaternion
 
     def fastest_now(self) -> float:
@@ -285,7 +284,7 @@ class World:
         rotation = rotation_matrices(quaternion[None])[0]
         offsets = (self.x[rows] - position) @ rotation
         self._hands[hand] = _Hand(rows, offsets, compliance, position, quaternion, position, quaternion)
-        self._hands[hand].past.append(position.copy())
+        self._hands[hand].past.append((self.tick, position.copy()))
         return found
 
     def move(self, hand: int, position: np.ndarray, quaternion: np.ndarray | None = None) -> None:
@@ -293,14 +292,22 @@ class World:
         held = self._hands.get(hand)
         if held is not None:
             held.goal = np.asarray(position, np.float64)
+            if held.past[-1][0] == self.tick and len(held.past) > 1:
+                held.past.pop()
+            held.past.append((self.tick, held.goal.copy()))
             if quaternion is not None:
                 held.goal_quaternion = np.asarray(quaternion, np.float64)
 
     def release(self, hand: int) -> None:
         """Let go: the held vertices leave with the hand's mean velocity over its last five poses."""
         held = self._hands.pop(hand, None)
-        if held is not None and len(held.past) > 1:
-            velocity = (held.past[-1] - held.past[0]) * self.rate / (len(held.past) - 1)
+        if held is None:
+            return
+        poses = [pose for pose in held.past if self.tick - pose[0] <= 0.5 * self.rate]
+        if len(poses) > 1:
+            # poses come as seldom as the hand's display draws; one that came long ago means that the hand has stopped
+            ticks = max(poses[-1][0] - poses[0][0], self.tick - poses[0][0] - 1)
+            velocity = (poses[-1][1] - poses[0][1]) * self.rate / max(1, ticks)
             speed = np.linalg.norm(velocity)
             if speed > self.fastest:
                 velocity *= self.fastest / speed
