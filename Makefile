@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PORT ?= 8080
 WORKERS ?= auto
 
-.PHONY: demo test test-slow check docs bench clean
+.PHONY: demo test test-slow check docs pictures bench clean
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -33,6 +33,9 @@ check: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(BIN)/mkdocs build --strict
+
+pictures: $(VENV)/.dev
+	$(BIN)/python docs/pictures/make.py
 
 clean:
 	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -72,14 +72,17 @@ def _no_network():
     )
 
 
-def pytest_terminal_summary(terminalreporter) -> None:
-    """Say which tests of the page were left out, and how to get them."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # the last lines, after the list of skipped tests
+def pytest_terminal_summary(terminalreporter):
+    """Say which tests of the pages were left out, and how to get them."""
+    result = yield
     skipped = terminalreporter.stats.get("skipped", [])
-    left_out = [one.nodeid for one in skipped if "no Chromium or Chrome was found" in str(one.longrepr)]
+    left_out = [one.nodeid for one in skipped if "hromium" in str(one.longrepr)]
     if left_out:
         files = ", ".join(sorted({nodeid.split("::")[0] for nodeid in left_out}))
         terminalreporter.section("left out")
         terminalreporter.line(
-            f"{len(left_out)} tests of the page were left out, since no Chromium or Chrome was found ({files}). To run them:"
+            f"{len(left_out)} tests in a browser were left out, since no Chromium or Chrome was found ({files}). To run them:"
             " 'apt-get install chromium', or 'python -m playwright install chromium', then 'python -m pytest -m browser'."
         )
+    return result

@@ -154,8 +154,37 @@ export class MapTab {
     if (code !== null && plane.codes) shown = Uint8Array.from(plane.codes, (one, place) => (one === code && (!shown || shown[place]) ? 1 : 0));
     plane.shown = shown;
     plane.hits = found.hits.map((hit) => hit.place).filter((place) => !shown || shown[place]);
+    plane.labels = colours.kind === "category" ? this.regions() : [];
     plane.draw();
     this.legend(state);
+  }
+
+  // A name for each category where its points are densest; a category that lies all over has no such place.
+  regions() {
+    const { points, codes } = this.plane;
+    const cells = 24;
+    return this.colours.categories.flatMap(({ value, count }, code) => {
+      const held = new Float32Array(3 * cells * cells);
+      for (let place = 0; place < codes.length; place += 1) {
+        if (codes[place] !== code) continue;
+        const [x, y] = [points[2 * place], points[2 * place + 1]];
+        const cell = 3 * (Math.min(cells - 1, Math.floor(x * cells)) + cells * Math.min(cells - 1, Math.floor(y * cells)));
+        held[cell] += 1; held[cell + 1] += x; held[cell + 2] += y;
+      }
+      let best = [0, 0, 0];
+      for (let row = 0; row < cells; row += 1) {
+        for (let column = 0; column < cells; column += 1) {
+          const sum = [0, 0, 0];
+          for (let down = Math.max(0, row - 1); down <= Math.min(cells - 1, row + 1); down += 1) {
+            for (let right = Math.max(0, column - 1); right <= Math.min(cells - 1, column + 1); right += 1) {
+              for (let part = 0; part < 3; part += 1) sum[part] += held[3 * (down * cells + right) + part];
+            }
+          }
+          if (sum[0] > best[0]) best = sum;
+        }
+      }
+      return best[0] >= Math.max(3, 0.06 * count) ? [{ x: best[1] / best[0], y: best[2] / best[0], text: String(value).slice(0, 28) }] : [];
+    });
   }
 
   onlyCode() {

@@ -3,6 +3,7 @@
 
 const CELLS = 128;
 const MOST_ZOOM = 400;
+const MANY = 20_000; // above this many points they are squares while the view moves, and discs when it rests
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 
 // Places by cell of a grid, so that the nearest one is found without looking at all.
@@ -55,6 +56,7 @@ export class Plane {
     this.colours = [[0, 0, 0]];
     this.shown = null; // Uint8Array: 1 as usual, 0 in the background
     this.hits = []; // places, best first
+    this.labels = []; // {x, y, text}, the most important first
     this.marked = -1;
     this.ground = [255, 255, 255];
     this.faint = [200, 200, 200];
@@ -62,6 +64,7 @@ export class Plane {
     this.view = { x: 0.5, y: 0.5, zoom: 1 };
     this.pointers = new Map();
     this.pending = 0;
+    this.moving = false;
     this.listen();
     new ResizeObserver(() => this.draw()).observe(canvas);
   }
@@ -82,7 +85,7 @@ export class Plane {
       const share = t * t * (3 - 2 * t);
       for (let at = 0; at < between.length; at += 1) between[at] = before[at] + (points[at] - before[at]) * share;
       this.points = t < 1 ? between : points;
-      this.paint();
+      this.paint(t < 1);
       if (t < 1) this.gliding = requestAnimationFrame(step);
     };
     this.gliding = requestAnimationFrame(step);
@@ -90,12 +93,12 @@ export class Plane {
 
   // Draws at the next frame, however often it is asked for.
   draw() {
-    if (!this.pending) this.pending = requestAnimationFrame(() => { this.pending = 0; this.paint(); });
+    if (!this.pending) this.pending = requestAnimationFrame(() => { this.pending = 0; this.paint(this.moving); });
   }
 
   measure() {
     const box = this.canvas.getBoundingClientRect();
-    const ratio = Math.min(2, window.devicePixelRatio || 1);
+    const ratio = Math.min(this.count > MANY ? 1.5 : 2, window.devicePixelRatio || 1);
     const width = Math.max(1, Math.round(box.width * ratio));
     const height = Math.max(1, Math.round(box.height * ratio));
     if (this.canvas.width !== width || this.canvas.height !== height || !this.image) {
@@ -121,39 +124,66 @@ export class Plane {
     return clamp(alone * this.view.zoom ** 0.5, 0.9, 6) * frame.ratio;
   }
 
-  paint() {
+  paint(moving = false) {
     const frame = this.measure();
     const pixels = new Uint32Array(this.image.data.buffer);
-    const [red, green, blue] = this.ground;
-    pixels.fill((255 << 24) | (blue << 16) | (green << 8) | red);
+    const pack = ([red, green, blue]) => ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
+    pixels.fill(pack(this.ground));
     const radius = this.radius(frame);
-    const quiet = this.hits.length > 0;
-    if (this.shown) this.splat(frame, disc(Math.max(0.7 * frame.ratio, 0.8 * radius), frame.width, 0.3), (place) => !this.shown[place], true);
-    this.splat(frame, disc(radius, frame.width, quiet ? 0.3 : 0.82), this.shown ? (place) => this.shown[place] === 1 : null, false);
+    const opacity = this.hits.length ? 0.3 : 0.82;
+    if (moving && this.count > MANY) {
+      const mixed = (colour, share) => colour.map((value, channel) => value * share + this.ground[channel] * (1 - share));
+      const side = Math.max(1, Math.round(1.5 * radius));
+      if (this.shown) this.squares(frame, pixels, side, new Uint32Array(256).fill(pack(mixed(this.faint, 0.4))), 0);
+      this.squares(frame, pixels, side, Uint32Array.from({ length: 256 }, (_, code) => pack(mixed(this.colours[code] ?? this.colours[0], opacity))), 1);
+    } else {
+      if (this.shown) this.discs(frame, disc(Math.max(0.7 * frame.ratio, 0.8 * radius), frame.width, 0.3), [this.faint], 0);
+      this.discs(frame, disc(radius, frame.width, opacity), this.colours, 1);
+    }
     this.context.putImageData(this.image, 0, 0);
     this.overlay(frame, radius);
   }
 
-  splat(frame, kernel, wanted, faint) {
-    const { points, codes, colours, view } = this;
-    const data = this.image.data;
+  // Points that are shown (`shown` 1) or in the background (0), each as a square of one packed colour.
+  squares(frame, pixels, side, packed, shown) {
+    const { points, codes, view } = this;
+    const { width, height, scale } = frame;
+    const right = width / 2 - view.x * scale - side / 2;
+    const down = height / 2 - view.y * scale - side / 2;
+    for (let place = 0; place < points.length / 2; place += 1) {
+      if (this.shown !== null && this.shown[place] !== shown) continue;
+      const x = Math.round(points[2 * place] * scale + right);
+      const y = Math.round(points[2 * place + 1] * scale + down);
+      if (x < 0 || y < 0 || x >= width - side || y >= height - side) continue;
+      const colour = packed[codes ? codes[place] : 0];
+      for (let row = y * width + x, end = row + side * width; row < end; row += width) {
+        for (let at = row; at < row + side; at += 1) pixels[at] = colour;
+      }
+    }
+  }
+
+  // The same as discs with soft edges, mixed with what lies below them.
+  discs(frame, kernel, colours, shown) {
+    const { points, codes, view } = this;
+    const data = new Uint8Array(this.image.data.buffer);
     const { offsets, weights, reach } = kernel;
     const { width, height, scale } = frame;
     const right = width / 2 - view.x * scale;
     const down = height / 2 - view.y * scale;
+    const several = codes !== null && colours.length > 1;
     for (let place = 0; place < points.length / 2; place += 1) {
-      if (wanted && !wanted(place)) continue;
+      if (this.shown !== null && this.shown[place] !== shown) continue;
       const x = Math.round(points[2 * place] * scale + right);
       const y = Math.round(points[2 * place + 1] * scale + down);
       if (x < reach || y < reach || x >= width - reach || y >= height - reach) continue;
-      const colour = faint ? this.faint : colours[codes ? codes[place] : 0];
+      const [red, green, blue] = colours[several ? codes[place] : 0];
       const start = 4 * (y * width + x);
       for (let at = 0; at < offsets.length; at += 1) {
         const here = start + offsets[at];
         const weight = weights[at];
-        data[here] += ((colour[0] - data[here]) * weight) >> 8;
-        data[here + 1] += ((colour[1] - data[here + 1]) * weight) >> 8;
-        data[here + 2] += ((colour[2] - data[here + 2]) * weight) >> 8;
+        data[here] += ((red - data[here]) * weight) >> 8;
+        data[here + 1] += ((green - data[here + 1]) * weight) >> 8;
+        data[here + 2] += ((blue - data[here + 2]) * weight) >> 8;
       }
     }
   }
@@ -171,6 +201,7 @@ export class Plane {
       pen.stroke();
       return [x, y];
     };
+    if (!this.hits.length) this.name(frame);
     for (let at = this.hits.length - 1; at >= 0; at -= 1) ring(this.hits[at], Math.max(radius, 3.4 * frame.ratio), 1.1);
     pen.font = `600 ${11 * frame.ratio}px system-ui, sans-serif`;
     pen.textAlign = "center";
@@ -191,6 +222,30 @@ export class Plane {
       pen.lineWidth = 2 * frame.ratio;
       pen.strokeStyle = this.ink;
       pen.stroke();
+    }
+  }
+
+  // Names of regions, each where it does not cover a more important one.
+  name(frame) {
+    const pen = this.context;
+    const size = 13 * frame.ratio;
+    const taken = [];
+    pen.font = `600 ${size}px system-ui, sans-serif`;
+    pen.textAlign = "center";
+    pen.textBaseline = "middle";
+    pen.lineJoin = "round";
+    pen.lineWidth = 4 * frame.ratio;
+    pen.strokeStyle = `rgba(${this.ground.join(",")}, .85)`;
+    pen.fillStyle = this.ink;
+    for (const { x, y, text } of this.labels) {
+      const half = pen.measureText(text).width / 2 + 4 * frame.ratio;
+      const right = (x - this.view.x) * frame.scale + frame.width / 2;
+      const down = (y - this.view.y) * frame.scale + frame.height / 2;
+      if (right < half || right > frame.width - half || down < size || down > frame.height - size) continue;
+      if (taken.some((one) => Math.abs(one[0] - right) < one[2] + half && Math.abs(one[1] - down) < 1.4 * size)) continue;
+      taken.push([right, down, half]);
+      pen.strokeText(text, right, down);
+      pen.fillText(text, right, down);
     }
   }
 
@@ -242,6 +297,9 @@ export class Plane {
 
   look(view) {
     this.view = { x: clamp(view.x, -0.1, 1.1), y: clamp(view.y, -0.1, 1.1), zoom: clamp(view.zoom, 0.5, MOST_ZOOM) };
+    this.moving = true;
+    clearTimeout(this.resting);
+    this.resting = setTimeout(() => { this.moving = false; this.draw(); }, 140);
     this.draw();
     this.on.moved();
   }
