@@ -1,4 +1,4 @@
-"""Three dozen text encoders that cost little: cuts, poolings and codes of one transformer pass, and plain baselines."""
+"""Text encoders that cost little: cuts, poolings and codes of one transformer pass, and plain baselines."""
 
 from __future__ import annotations
 
@@ -23,20 +23,18 @@ class Held:
 
 
 def transformer_zoo(texts: Iterable[str], tick: Callable[[], None] | None = None) -> dict[str, Held]:
-    """The bundled encoder at every depth, four widths, three poolings and two codes, from one pass over the texts."""
+    """The bundled encoder at every depth, three widths, three poolings and two codes, from one pass over the texts."""
     rows = {text: i for i, text in enumerate(dict.fromkeys(texts))}
     states = _states(list(rows), tick)
     zoo: dict[str, Held] = {}
     for layer in range(1, 7):
         name = f"{layer} layers, mean"
         zoo[name] = Held(rows, states[f"mean {layer}"], _unit)
-        zoo[f"{name}, 48 dimensions"] = Held(rows, states[f"mean {layer}"], _first(48))
-    for width in (96, 192):
-        zoo[f"{FULL}, {width} dimensions"] = Held(rows, states["mean 6"], _first(width))
+    for layer, width in ((2, 48), (4, 48), (6, 48), (6, 192)):
+        zoo[f"{layer} layers, mean, {width} dimensions"] = Held(rows, states[f"mean {layer}"], _first(width))
     for pooling in ("first token", "largest"):
         zoo[f"6 layers, {pooling}"] = Held(rows, states[pooling], _unit)
-    for layer in (3, 6):
-        zoo[f"{layer} layers, mean, signs"] = Held(rows, states[f"mean {layer}"], np.sign)
+    zoo[f"{FULL}, signs"] = Held(rows, states["mean 6"], np.sign)
     scale = np.abs(_unit(states["mean 6"].astype(np.float32))).max()
     zoo[f"{FULL}, 4 bits"] = Held(rows, states["mean 6"], lambda x: np.round(_unit(x) * (7 / scale)))
     project = np.random.default_rng(0).standard_normal((384, 48)).astype(np.float32)
@@ -44,7 +42,7 @@ def transformer_zoo(texts: Iterable[str], tick: Callable[[], None] | None = None
     return zoo
 
 
-def plain_zoo(sizes: Sequence[int] = (64, 384), latent: Sequence[int] = (32, 128)) -> dict[str, Any]:
+def plain_zoo(sizes: Sequence[int] = (64, 384), latent: Sequence[int] = (96,)) -> dict[str, Any]:
     """Encoders that never saw a sentence: static token embeddings, hashed words and characters, LSA, chance."""
     from isometry.encoders.static import StaticEncoder
 
