@@ -20,6 +20,7 @@ from isometry.evaluation.ranking import (
     ranks,
 )
 from isometry.evaluation.selection import (
+    cut_curve,
     hard_negatives,
     predictability,
     preservation_curve,
@@ -211,3 +212,20 @@ def test_hard_negatives_keep_the_union_and_all_that_is_relevant():
         hard_negatives(task, [{"en": {"q": ["d0"]}}], top=2)
     with pytest.raises(InputError, match="at least one ranking"):
         hard_negatives(task, [], top=2)
+
+
+def test_the_curve_of_cut_corpora():
+    from .tasks.letters import Letters, all_tasks
+
+    task = all_tasks()["Retrieval"]
+    models = {f"{noise}": (lambda _, noise=noise: Letters(noise)) for noise in (0.1, 1.0, 2.0, 6.0)}
+    curve = cut_curve([task], models, pool=["0.1", "2.0"], tops=(1, 3, 40))
+    assert curve["top"] == [1.0, 3.0, 40.0]
+    assert curve["pairs"] == sorted(curve["pairs"]) and curve["pairs"][0] < 0.2
+    # a pool of all 40 documents is the whole corpus
+    assert (curve["pairs"][-1], curve["agreement"][-1]) == (1.0, 1.0)
+    assert (curve["pool_shift"][-1], curve["other_shift"][-1]) == (0.0, 0.0)
+    # who did not build the pool meets fewer of its own mistakes there
+    assert curve["other_shift"][0] > curve["pool_shift"][0] >= 0
+    with pytest.raises(InputError, match="a pool out of them"):
+        cut_curve([task], models, pool=["nobody"])

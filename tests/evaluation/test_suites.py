@@ -12,7 +12,7 @@ from isometry.errors import InputError, NotFoundError
 from isometry.evaluation.baselines import HashedWords, Lsa, RandomVectors
 from isometry.evaluation.mteb_results import read_result, result_path, write_result
 from isometry.evaluation.suite_report import leaderboard, write_suite_report
-from isometry.evaluation.suite_run import load_tasks, run_model
+from isometry.evaluation.suite_run import cut_suite, load_tasks, run_model
 from isometry.evaluation.suites import SUITES, SuiteTask, suite
 from isometry.evaluation.tasks import KINDS, fingerprint
 from isometry.evaluation.vector_cache import CachedEncoder
@@ -194,6 +194,17 @@ def test_a_leaderboard_orders_tests_and_reports(tmp_path):
         assert "Critical differences" in text and "letters against noisy" in text
     with pytest.raises(InputError, match=r"\.html or \.md"):
         write_suite_report(tmp_path / "report.pdf", board)
+
+
+def test_the_retrieval_tasks_of_a_suite_are_cut(tmp_path):
+    models = {"letters": Letters(0.2), "noisy": Letters(3.0), "lsa": Lsa(8), "random": RandomVectors(26)}
+    tasks = loaded()
+    cuts = cut_suite(tasks, models, tmp_path, pool=2)
+    assert cuts["top"] == [5.0, 10.0, 20.0, 50.0, 100.0] and cuts["agreement"][-1] == 1.0
+    assert cut_suite([one for one in tasks if one[0].kind != "Retrieval"], models) is None
+    board = leaderboard("cut", runs(), select=True, cuts=cuts)
+    assert board.to_dict()["selection"]["hard_negatives"] == cuts
+    assert "## Smaller corpora" in write_suite_report(tmp_path / "report.md", board).read_text()
 
 
 def test_a_single_model_has_a_leaderboard_too():

@@ -55,7 +55,7 @@ def evaluate_suite(
 ) -> None:
     """Run, print and keep a suite; `suite` is one of ours or a benchmark of mteb."""
     from isometry.evaluation.suite_report import leaderboard, order_table, write_suite_report
-    from isometry.evaluation.suite_run import load_tasks, run_model
+    from isometry.evaluation.suite_run import cut_suite, load_tasks, run_model
     from isometry.evaluation.suites import SUITES
     from isometry.evaluation.suites import suite as tasks_of
     from isometry.recipes._data import find_data
@@ -82,7 +82,8 @@ def evaluate_suite(
             tell(f"{name}: {len(runs[-1].reused)} of {len(loaded)} results were in {out} already")
         if getattr(encoder, "truncated", 0):
             tell(f"{encoder.truncated:,} texts were longer than {name} reads and were cut")
-    board = leaderboard(suite, runs, select)
+    cuts = cut_suite(loaded, dict(opened), cache) if select else None
+    board = leaderboard(suite, runs, select, cuts=cuts)
     document = board.to_dict()
     reports = [report] if report is not None else []
     if out is not None:
@@ -106,6 +107,17 @@ def evaluate_suite(
             f"{len(kept)} of {len(board.table.tasks)} tasks keep the order (Spearman {board.curve['selected'][-1]:.3f},"
         )
         print(f"as good as {board.curve['percentile'][-1]:.0%} of random choices): {', '.join(kept)}")
+    if cuts is not None:
+        last = max(
+            (i for i, one in enumerate(cuts["agreement"]) if one >= 0.95), key=lambda i: -cuts["pairs"][i], default=None
+        )
+        if last is None:
+            print("no cut of the retrieval corpora keeps the order of models (Spearman 0.95)")
+        else:
+            print(
+                f"retrieval corpora cut to the top {cuts['top'][last]:.0f} of three models keep it (Spearman "
+                f"{cuts['agreement'][last]:.3f}) at {cuts['pairs'][last]:.0%} of the scored pairs"
+            )
     for path in reports:
         tell(f"the report is {path}")
 

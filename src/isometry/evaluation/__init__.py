@@ -23,7 +23,7 @@ from isometry.evaluation.ranking import (
 )
 from isometry.evaluation.report import write_report
 from isometry.evaluation.retrieval import MetricComparison, RetrievalResult, compare_runs, exact_rankings
-from isometry.evaluation.selection import Selection, hard_negatives, preservation_curve, select_tasks
+from isometry.evaluation.selection import Selection, cut_curve, hard_negatives, preservation_curve, select_tasks
 from isometry.evaluation.statistics import Comparison, bootstrap_interval, holm, paired_bootstrap, sign_flip_p
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "compare_models",
     "compare_runs",
     "critical_difference",
+    "cut_curve",
     "exact_rankings",
     "hard_negatives",
     "holm",

@@ -16,6 +16,7 @@ from scipy import stats
 from isometry.errors import InputError
 from isometry.evaluation.ranking import ScoreTable
 from isometry.evaluation.tasks import Judged, Retrieval
+from isometry.types import Encoder
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,53 @@ def hard_negatives(
             candidates,
         )
     return replace(task, name=f"{task.name}HardNegatives", data=data)
+
+
+def cut_curve(
+    tasks: Sequence[Retrieval],
+    encoders: Mapping[str, Callable[[Retrieval], Encoder]],
+    pool: Sequence[str],
+    tops: Sequence[int] = (5, 10, 20, 50, 100),
+) -> dict[str, list[float]]:
+    """How far corpora can be cut to hard negatives: agreement of the models' order with that on the whole corpora.
+
+    Args:
+        tasks: whole corpora. encoders: name to the encoder for a task. pool: names of those whose rankings build the
+            pools. tops: documents of each ranking, rising.
+    Returns: for every top 'top', 'pairs' (share of the pairs scored), 'agreement' (Spearman over the models' mean
+        nDCG), 'pool_shift' and 'other_shift' (how far the mean nDCG of the pool's systems and of the others moved; the
+        second is 0 where there are none).
+    Raises:
+        InputError: fewer than 3 models, no task, or a name in the pool that is no model's.
+    """
+    if len(encoders) < 3 or not tasks or not pool or any(name not in encoders for name in pool):
+        raise InputError("a curve of cut corpora needs a retrieval task, at least 3 models, and a pool out of them")
+    ready = [{name: make(task) for name, make in encoders.items()} for task in tasks]
+    whole = _mean_scores(tasks, ready)
+    rankings = [[at[name] for name in pool] for at in ready]
+    found = [
+        [task.rankings(encoder, max(tops)) for encoder in part] for task, part in zip(tasks, rankings, strict=True)
+    ]
+    pooled = np.array([name in pool for name in encoders])
+    everything = sum(scored_pairs(task) for task in tasks)
+    curve: dict[str, list[float]] = {"top": [], "pairs": [], "agreement": [], "pool_shift": [], "other_shift": []}
+    for top in tops:
+        cut = [hard_negatives(task, part, top) for task, part in zip(tasks, found, strict=True)]
+        scores = _mean_scores(cut, ready)
+        flat = np.ptp(scores) == 0 or np.ptp(whole) == 0
+        shift = scores - whole
+        curve["top"].append(float(top))
+        curve["pairs"].append(sum(scored_pairs(task) for task in cut) / everything)
+        curve["agreement"].append(0.0 if flat else float(stats.spearmanr(scores, whole).statistic))
+        curve["pool_shift"].append(float(shift[pooled].mean()))
+        curve["other_shift"].append(0.0 if pooled.all() else float(shift[~pooled].mean()))
+    return curve
+
+
+def _mean_scores(tasks: Sequence[Retrieval], ready: Sequence[Mapping[str, Encoder]]) -> np.ndarray:
+    """Mean value of each model over the tasks `(m,)`."""
+    values = [[task.evaluate(encoder).value for encoder in at.values()] for task, at in zip(tasks, ready, strict=True)]
+    return np.mean(values, axis=0)
 
 
 def scored_pairs(task: Retrieval) -> int:

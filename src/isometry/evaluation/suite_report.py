@@ -39,7 +39,7 @@ class Leaderboard:
         order: row numbers of the table, best first by Borda.
         over_items, over_tasks: places of each model in 95 % of resamples; empty for a single model.
         against: name to paired tests with the first model asked for, task by task; overall: mean difference and p.
-        selection, curve: where tasks were to be selected.
+        selection, curve: where tasks were to be selected. cuts: `cut_curve` of the retrieval tasks, then too.
     """
 
     suite: str
@@ -54,6 +54,7 @@ class Leaderboard:
     overall: dict[str, tuple[float, float]]
     selection: Selection | None = None
     curve: dict[str, list[float]] | None = None
+    cuts: dict[str, list[float]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of `isometry eval … --suite`."""
@@ -111,6 +112,7 @@ class Leaderboard:
                 "constant": list(self.selection.constant),
                 "underdetermined": self.selection.underdetermined,
                 "curve": self.curve,
+                "hard_negatives": self.cuts,
             }
         return document
 
@@ -122,11 +124,18 @@ class Leaderboard:
         ]
 
 
-def leaderboard(suite: str, runs: Sequence[ModelRun], select: bool = False, seed: int = 0) -> Leaderboard:
+def leaderboard(
+    suite: str,
+    runs: Sequence[ModelRun],
+    select: bool = False,
+    seed: int = 0,
+    cuts: dict[str, list[float]] | None = None,
+) -> Leaderboard:
     """Order the models and test their differences.
 
     Args:
         select: leave out tasks that the others predict (`select_tasks` at its multilingual thresholds).
+        cuts: what `cut_suite` found, for the report.
     Raises:
         InputError: no model, the same model twice, or a selection over fewer than 3 models.
     """
@@ -154,6 +163,7 @@ def leaderboard(suite: str, runs: Sequence[ModelRun], select: bool = False, seed
         else {name: (float(table.values[0, 0] - table.values[i, 0]), 1.0) for i, name in enumerate(names) if i},
         selection,
         preservation_curve(table, selection, seed=seed) if selection is not None else None,
+        cuts,
     )
 
 
@@ -277,7 +287,29 @@ def _sections(board: Leaderboard) -> list[tuple[str, str, tuple[list[str], list[
             "Spearman with the whole suite",
         )
         parts.append(("Selected tasks", words, (["removed", "Spearman", "Pearson", "z error"], removed), picture))
+    if board.cuts is not None:
+        parts.append(_cut_section(board.cuts))
     return parts
+
+
+def _cut_section(cuts: dict[str, list[float]]) -> tuple[str, str, tuple[list[str], list[list[str]]], str]:
+    """How far the retrieval corpora could be cut."""
+    rows = [
+        [f"{top:.0f}", f"{100 * pairs:.1f} %", f"{agreement:.3f}", f"{100 * own:+.1f}", f"{100 * other:+.1f}"]
+        for top, pairs, agreement, own, other in zip(*cuts.values(), strict=True)
+    ]
+    words = (
+        "Retrieval corpora cut to what the first three models rank high for a query, and all that is relevant. The order "
+        "is compared with that on the whole corpora; the level moves, most for models that did not build the pool."
+    )
+    header = ["top", "pairs scored", "Spearman with whole corpora", "nDCG of the pool", "nDCG of the others"]
+    picture = curves(
+        [100 * share for share in cuts["pairs"]],
+        {"order of models": cuts["agreement"]},
+        "pairs scored, %",
+        "Spearman with whole corpora",
+    )
+    return "Smaller corpora", words, (header, rows), picture
 
 
 def _markdown(board: Leaderboard) -> str:

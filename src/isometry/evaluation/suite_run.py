@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from isometry.evaluation.baselines import FittedOnTexts
 from isometry.evaluation.mteb_results import read_result, write_result
+from isometry.evaluation.selection import cut_curve
 from isometry.evaluation.suites import Find, SuiteTask
-from isometry.evaluation.tasks import Result, Task, fingerprint
+from isometry.evaluation.tasks import Result, Retrieval, Task, fingerprint
 from isometry.evaluation.vector_cache import CachedEncoder
-from isometry.types import DescribedEncoder, EncoderDescription
+from isometry.types import DescribedEncoder, Encoder, EncoderDescription
 
 
 @dataclass(frozen=True)
@@ -83,3 +84,23 @@ def run_model(
     if shared is not None:
         texts, seconds = shared.texts, shared.seconds
     return ModelRun(name, about, results, texts / seconds if seconds else None, tuple(reused))
+
+
+def cut_suite(
+    tasks: Sequence[tuple[Task, str]],
+    encoders: Mapping[str, DescribedEncoder],
+    cache: Path | None = None,
+    pool: int = 3,
+) -> dict[str, list[float]] | None:
+    """`cut_curve` of a suite's retrieval tasks, the pools built by the first `pool` encoders; None without such tasks."""
+    retrieval = [task for task, _ in tasks if isinstance(task, Retrieval)]
+    if not retrieval:
+        return None
+
+    def maker(encoder: DescribedEncoder) -> Callable[[Retrieval], Encoder]:
+        if isinstance(encoder, FittedOnTexts):
+            return lambda task: CachedEncoder(encoder.for_texts(task.texts()), cache)  # type: ignore[arg-type]
+        shared = CachedEncoder(encoder, cache)
+        return lambda task: shared
+
+    return cut_curve(retrieval, {name: maker(one) for name, one in encoders.items()}, list(encoders)[:pool])
