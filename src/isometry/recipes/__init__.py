@@ -16,6 +16,7 @@ __all__ = [
     "kalm",
     "lg_anna",
     "mmteb",
+    "muvera",
     "nv_embed",
     "pooling",
     "self_positioning",

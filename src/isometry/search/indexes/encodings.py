@@ -12,7 +12,6 @@ from isometry.errors import ShapeError
 from isometry.search.indexes._inputs import check_allowed, check_queries
 
 _BLOCK = 4096
-_PLANES = 5
 
 
 class EncodingScan:
@@ -55,11 +54,12 @@ class EncodingScan:
         """Take codes with their scales as consecutive rows; they are kept, not copied, and may be memory-mapped."""
         self._parts, self._dimension = list(parts), dimension
         self._blocks = []
-        if isinstance(self.code, SignBinarizer):
-            from isometry.search.kernels.bits import block_layout
-
-            self._blocks = [block_layout(codes) for codes, _ in parts]
         self._starts = np.concatenate([[0], np.cumsum([len(codes) for codes, _ in parts])]).astype(np.int64)
+        if isinstance(self.code, SignBinarizer):
+            from isometry.search.kernels.nibbles import nibble_layout
+
+            self._blocks = [nibble_layout(codes) for codes, _ in parts]
+            self._parts = [(codes[:0], scale[:0]) for codes, scale in parts]
         return self
 
     def __len__(self) -> int:
@@ -68,7 +68,9 @@ class EncodingScan:
     @property
     def bytes_in_memory(self) -> int:
         """Bytes of codes and scales."""
-        return sum(codes.nbytes + scale.nbytes for codes, scale in self._parts)
+        return sum(codes.nbytes + scale.nbytes for codes, scale in self._parts) + sum(
+            blocks.nbytes for blocks in self._blocks
+        )
 
     def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Queries (q, d) to (scores (q, k) float32, rows (q, k) int64), best first, padded with -inf and -1."""
@@ -78,39 +80,52 @@ class EncodingScan:
         rows = np.full((len(queries), k), -1, np.int64)
         best = np.full((len(queries), k), -np.inf, np.float32)
         ids = chosen if chosen is not None else np.arange(len(self))
-        dense = 16 * len(ids) >= len(self)
         for i, query in enumerate(queries):
-            if self._blocks and dense:
-                found, scores = self._bit_top(query, min(k, len(ids)), allowed)
-                rows[i, : len(found)], best[i, : len(found)] = found, scores
+            if self._blocks:
+                found, sums = self._bit_top(query, min(k, len(ids)), allowed, chosen)
+                rows[i, : len(found)], best[i, : len(found)] = found, sums
                 continue
             scores = self._scores(query, chosen)
             kept = np.argpartition(-scores, k - 1)[:k] if len(scores) > k else np.arange(len(scores))
             kept = kept[np.lexsort((ids[kept], -scores[kept]))]
             rows[i, : len(kept)], best[i, : len(kept)] = ids[kept], scores[kept]
         read = len(queries) * len(ids)
-        width = self._parts[0][0].shape[1] if self._parts else 0
+        width = 0 if not self._parts else self._blocks[0].shape[1] // 2 if self._blocks else self._parts[0][0].shape[1]
         self.last_plan = {"stage": "encoding scan", "scanned": read, "bytes": read * (width + 4)}
         return best, rows
 
-    def _bit_top(self, query: np.ndarray, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """The k best rows by bit counting, the query rounded to sums of signed powers of two."""
-        from isometry.search.kernels.bits import plane_top, query_planes, query_words
+    def _bit_top(
+        self, query: np.ndarray, k: int, allowed: np.ndarray | None, chosen: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The k best rows by sums over four bits at a time."""
+        from isometry.search.kernels import nibbles
 
         assert isinstance(self.code, SignBinarizer)
-        values = self.code.query_values(query[None, :])
-        packed, _ = query_planes(values, _PLANES)
-        asked = query_words(packed[0])[None]
-        found, scores = [], []
-        for blocks, (codes, scale), start in zip(self._blocks, self._parts, self._starts, strict=False):
+        weights = self.code.query_values(query[None, :])
+        weights = np.pad(weights, ((0, 0), (0, -weights.shape[1] % 8)))
+        tables = nibbles.nibble_tables(nibbles.sign_entries(weights))
+        few = chosen is not None and 16 * len(chosen) < len(self)
+        found, scores, ones = [], [], nibbles.row_factors(None)
+        for blocks, start, stop in zip(self._blocks, self._starts, self._starts[1:], strict=False):
+            n, inside, mask = int(stop - start), None, np.ones(1, bool)
+            if few and chosen is not None:  # copying their codes together costs less than passing over all
+                low, high = np.searchsorted(chosen, (start, stop))
+                inside, n = chosen[low:high] - start, int(high - low)
+                blocks = nibbles.nibble_layout(nibbles.nibble_rows(blocks, inside))
+            elif allowed is not None:
+                mask = allowed[start:stop]
+            if n == 0:
+                continue
             rows, sums = np.empty((1, k), np.int64), np.empty((1, k), np.float32)
-            mask = np.ones(1, bool) if allowed is None else allowed[start : start + len(codes)]
-            plane_top(blocks, len(codes), 1, asked, values.shape[1], scale, mask, allowed is not None, rows, sums)
-            found.append(np.where(rows[0] >= 0, rows[0] + start, -1))
-            scores.append(sums[0])
-        every, sums = np.concatenate(found), np.concatenate(scores)
+            nibbles.nibble_top(blocks, n, *tables, ones, mask, len(mask) > 1 or not mask[0], rows, sums)
+            rows, sums = rows[0][rows[0] >= 0], sums[0][rows[0] >= 0]
+            found.append((rows if inside is None else inside[rows]) + start)
+            scores.append(sums)
+        every, sums = (
+            np.concatenate([*found, np.empty(0, np.int64)]),
+            np.concatenate([*scores, np.empty(0, np.float32)]),
+        )
         order = np.lexsort((every, -sums))[:k]
-        order = order[every[order] >= 0]
         return every[order], sums[order]
 
     def _scores(self, query: np.ndarray, chosen: np.ndarray | None) -> np.ndarray:
