@@ -67,6 +67,38 @@ def test_codes_serve_with_exact_scores(made):
     assert few.plan["answer"] == "exact" and [h.id for h in few.hits] == brute(made, query, 10, lambda n: n < 50)
 
 
+@pytest.mark.parametrize("plan", [SearchPlan(index="cells"), SearchPlan(index="graph", links=8)], ids=lambda p: p.index)
+def test_cells_and_graphs_keep_their_recall_under_filters(made, plan):
+    made.set_plan(plan)
+    made.upsert([{"id": f"r{i}", "n": i} for i in range(1500, 1700)], vectors(200, 4))
+    made.delete([f"r{i}" for i in range(0, 1500, 7)])
+    index = made.info()["indexes"][0]
+    assert index["kind"] == plan.index and index["complete"] and index["rows"] == 1500
+    hits, total = 0, 0
+    for where, keep in (
+        (None, lambda n: n % 7 or n >= 1500),
+        ("n < 700", lambda n: n < 700 and n % 7),
+        ("NOT n < 700", lambda n: n >= 700 and (n % 7 or n >= 1500)),
+        ("n IN (1, 2, 1600)", lambda n: n in (1, 2, 1600)),
+    ):
+        asked = vectors(20, 5)
+        for query, one in zip(asked, made.search_many(asked, k=10, where=where), strict=True):
+            expected = brute(made, query, 10, keep)
+            assert len(one.hits) == len(expected) and one.total == made.count(where)
+            assert all(keep(hit.record["n"]) for hit in one.hits)
+            assert one.plan["answer"] in ("exact", "approximate")
+            exact = made.search(vector=query, k=10, where=where, exact=True)
+            assert [hit.id for hit in exact.hits] == expected and exact.plan["answer"] == "exact"
+            if one.plan["answer"] == "exact":
+                assert [hit.id for hit in one.hits] == expected
+            hits += len({hit.id for hit in one.hits} & set(expected))
+            total += len(expected)
+    assert hits / total >= 0.95
+    alone = made.search(vector=vectors(1, 6)[0], where="n < 1000")
+    assert {"strategy", "estimated_ms", "rows"} <= set(alone.plan["choices"][0])
+    assert 0 < alone.plan["selectivity"] < 1
+
+
 def test_plan_lasts_and_a_reader_uses_it(made):
     made.set_plan(SIGNS)
     query = vectors(1, 9)[0]
@@ -203,6 +235,8 @@ def test_few_rows_stay_exact(tmp_path):
         ({"index": "codes", "code": 3}, "int is no code"),
         ({"shortlist": 0}, "shortlist is a whole number"),
         ({"fit_rows": 2.5}, "fit_rows is a whole number"),
+        ({"index": "graph", "recall": 1.5}, "recall is from"),
+        ({"index": "graph", "links": 0}, "links is a whole number"),
     ],
 )
 def test_bad_plans_are_refused_in_a_sentence(arguments, message):

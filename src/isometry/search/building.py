@@ -16,7 +16,7 @@ import numpy as np
 from sklearn.base import clone
 
 from isometry.errors import CorruptionError
-from isometry.search.indexes import CodeIndex
+from isometry.search.indexes import AdaptiveIndex, CodeIndex
 from isometry.search.plan import SearchPlan
 from isometry.search.store.arrays import read_arrays, write_arrays
 from isometry.search.store.segments import Segment
@@ -60,16 +60,18 @@ def build_index(folder: Path, plan: SearchPlan, segments: Sequence[Segment]) -> 
     """
     vectors = [segment.vectors for segment in segments]
     digests = tuple(segment.info.digest for segment in segments)
-    code = clone(plan.code).fit(_sample(vectors, plan.fit_rows))
-    index = CodeIndex(code, shortlist=plan.shortlist).build(vectors)
-    arrays = {**index.arrays(), **{f"learnt/{name}": array for name, array in code.learnt_arrays().items()}}
+    index = _made(plan, vectors)
+    arrays = dict(index.arrays())
+    if isinstance(index, CodeIndex):
+        learnt = index.compressor.learnt_arrays()
+        arrays |= {f"learnt/{name}": array for name, array in learnt.items()}
     source = hashlib.blake2b(repr((_FORMAT, plan.key, digests)).encode(), digest_size=12).hexdigest()
     name = f"{source}.idx"
-    head = {"format": _FORMAT, "plan": plan.to_dict(), "segments": list(digests), "dimension": code.n_features_in_}
+    head = {"format": _FORMAT, "plan": plan.to_dict(), "segments": list(digests), "dimension": vectors[0].shape[1]}
     return Built(name, write_arrays(folder / FOLDER / name, head, arrays), plan, digests, len(index))
 
 
-def open_index(folder: Path, built: Built, segments: Sequence[Segment]) -> CodeIndex:
+def open_index(folder: Path, built: Built, segments: Sequence[Segment]) -> CodeIndex | AdaptiveIndex:
     """The index of a file, after every byte was compared with its checksum; its arrays stay memory-mapped.
 
     Raises: CorruptionError where the file is not the one that the manifest names.
@@ -79,11 +81,24 @@ def open_index(folder: Path, built: Built, segments: Sequence[Segment]) -> CodeI
     head, arrays = read_arrays(folder / FOLDER / built.file, built.digest)
     if head["format"] != _FORMAT or tuple(head["segments"]) != built.segments or head["plan"] != built.plan.to_dict():
         raise CorruptionError(f"'{folder / FOLDER / built.file}' was built for another plan or other segments")
+    vectors, part = [segment.vectors for segment in segments], head["plan"]["code"]
+    if part is None:
+        return _adaptive(built.plan).restore(vectors, arrays)
     learnt = {name.partition("/")[2]: array for name, array in arrays.items() if name.startswith("learnt/")}
-    part = head["plan"]["code"]
     code = restore_compressor(part["part"], part["parameters"], head["dimension"], learnt)
-    index = CodeIndex(code, shortlist=built.plan.shortlist)
-    return index.restore([segment.vectors for segment in segments], arrays)
+    return CodeIndex(code, shortlist=built.plan.shortlist).restore(vectors, arrays)
+
+
+def _made(plan: SearchPlan, vectors: list[np.ndarray]) -> CodeIndex | AdaptiveIndex:
+    if plan.code is None:
+        return _adaptive(plan).build(vectors)
+    code = clone(plan.code).fit(_sample(vectors, plan.fit_rows))
+    return CodeIndex(code, shortlist=plan.shortlist).build(vectors)
+
+
+def _adaptive(plan: SearchPlan) -> AdaptiveIndex:
+    links = plan.links if plan.index == "graph" else 0
+    return AdaptiveIndex(links=links, build_breadth=plan.build_breadth, cells=plan.cells, recall=plan.recall)
 
 
 def remove_others(folder: Path, keep: str | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from isometry.errors import CorruptionError, InputError
 
-IndexKind = Literal["exact", "codes"]
+IndexKind = Literal["exact", "codes", "cells", "graph"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,18 +23,28 @@ class SearchPlan:
       force.
     - `codes`: a compressed copy (`code`) in memory is scanned, the best `shortlist` rows are scored exactly from the
       memory map (the serving of paper 19). Approximate, unless no more rows match than the shortlist holds.
+    - `cells`: the int8 copy and a partition into cells; `graph`: both and a neighbour graph. For each query and filter
+      the planner (`isometry.search.planner`, paper 25) chooses among all ways through them. Approximate, unless it
+      chose an exact scan.
 
     Args:
-        index: 'exact' or 'codes'.
+        index: 'exact', 'codes', 'cells' or 'graph'.
         code: for 'codes', an estimator of `isometry.compression`, not fitted: it is fitted on the collection's vectors.
         shortlist: rows scored exactly for each query (at least k are).
         fit_rows: most vectors that the code learns from, drawn with a fixed seed.
+        recall: for 'cells' and 'graph', of the unfiltered answer; they read as much as that takes.
+        links: for 'graph', half the neighbours of a row (M). build_breadth: rows looked at for each when it is built.
+        cells: their number; None for the square root of the number of rows.
     """
 
     index: IndexKind = "exact"
     code: Any = None
     shortlist: int = 100
     fit_rows: int = 50_000
+    recall: float = 0.97
+    links: int = 16
+    build_breadth: int = 100
+    cells: int | None = None
 
     def __post_init__(self) -> None:
         if self.index not in get_args(IndexKind):
@@ -50,8 +60,12 @@ class SearchPlan:
 
             if not isinstance(self.code, CodeEstimator):
                 raise InputError(f"{type(self.code).__name__} is no code; give an estimator of isometry.compression")
-        for name in ("shortlist", "fit_rows"):
+        if isinstance(self.recall, bool) or not 0.5 <= self.recall <= 1:
+            raise InputError(f"a plan's recall is from 0.5 to 1, not {self.recall!r}")
+        for name in ("shortlist", "fit_rows", "links", "build_breadth", "cells"):
             value = getattr(self, name)
+            if name == "cells" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"a plan's {name} is a whole number of at least 1, not {value!r}")
 

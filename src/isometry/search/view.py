@@ -6,7 +6,9 @@ import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import numpy as np
 
 from isometry.errors import CorruptionError
 from isometry.search.building import Built, open_index
-from isometry.search.indexes import FlatIndex
+from isometry.search.indexes import AdaptiveIndex, FlatIndex
 from isometry.search.store.segments import Segment, SegmentInfo
 from isometry.search.store.store import SEGMENTS, read_pending, read_segments
 from isometry.types import Index
@@ -87,6 +89,15 @@ class _Block:
     approximate: bool
 
 
+class _Chosen:
+    """What a mask lets through of one block."""
+
+    def __init__(self, part: np.ndarray) -> None:
+        self.matches = int(np.count_nonzero(part))
+        self.mask = None if self.matches == len(part) else part
+        self.memo: dict[str, Any] = {}
+
+
 class VectorView:
     """Every vector of one version: rows `(n,)` ascending, which of them live, and search over them.
 
@@ -128,7 +139,7 @@ class VectorView:
         self._blocks: list[_Block] = []
         if self.index is not None:
             index, whole = self.index, [part.segment.vectors for part in self._parts[:covered]]
-            slow = _Once(lambda: FlatIndex(first_stage="float32").build(whole))
+            slow = _Once(lambda: index.exact if isinstance(index, AdaptiveIndex) else _without_copy(whole))
             self._blocks.append(_Block(sum(map(len, whole)), lambda: index, slow, True))
         for part in self._parts[covered:]:
             self._blocks.append(_Block(len(part.segment.rows), part.flat, part.flat, False))
@@ -136,6 +147,7 @@ class VectorView:
             tail = _Once(lambda: FlatIndex().build(self._tail))
             self._blocks.append(_Block(len(self._tail_rows), tail, tail, False))
         self._masks: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._memos: OrderedDict[int, tuple[np.ndarray, list[_Chosen]]] = OrderedDict()
 
     def mask(self, source: str | None, rows: Callable[[], np.ndarray]) -> np.ndarray:
         """Bool `(n,)` of the live rows that pass a filter; the latest filters are remembered."""
@@ -148,6 +160,18 @@ class VectorView:
             while len(self._masks) > 64:
                 self._masks.popitem(last=False)
         return known
+
+    def _chosen(self, allowed: np.ndarray) -> list[_Chosen]:
+        """A mask cut into blocks; kept for masks that come again, which are the same array then."""
+        known = self._memos.get(id(allowed))
+        if known is None or known[0] is not allowed:
+            stops = np.cumsum([0, *(block.size for block in self._blocks)]).tolist()
+            known = (allowed, [_Chosen(allowed[start:stop]) for start, stop in pairwise(stops)])
+            self._memos[id(allowed)] = known
+            while len(self._memos) > 64:
+                with suppress(KeyError):
+                    self._memos.popitem(last=False)
+        return known[1]
 
     @property
     def segments(self) -> list[Segment]:
@@ -202,16 +226,16 @@ class VectorView:
         places = [np.full((len(queries), 0), -1, np.int64)]
         done: dict[str, Any] = {"answer": "exact"}
         start, approximate = 0, None
-        for block in self._blocks:
-            part = allowed[start : start + block.size]
-            if part.any():
+        for block, chosen in zip(self._blocks, self._chosen(allowed), strict=True):
+            if chosen.matches:
                 index: Any = block.exact() if exact else block.search()
-                mask = part if not part.all() else None
-                found_scores, found, step = index.search_with_plan(queries, min(k, block.size), mask)
+                options = {"memo": chosen.memo} if isinstance(index, AdaptiveIndex) else {}
+                found_scores, found, step = index.search_with_plan(queries, min(k, block.size), chosen.mask, **options)
                 scores.append(found_scores)
                 places.append(np.where(found >= 0, found + start, -1))
+                sure = step.pop("guaranteed", step["stage"] in ("float32 rows", "none"))
                 done = _added(done, step)
-                if block.approximate and not exact and step["stage"] not in ("float32 rows", "none"):
+                if block.approximate and not exact and not sure:
                     done["answer"], approximate = "approximate", step["stage"]
             start += block.size
         if approximate is not None:
@@ -225,6 +249,11 @@ class VectorView:
             best = np.pad(best, short, constant_values=-1)
         numbers = np.where(best >= 0, self.rows[np.maximum(best, 0)] if len(self.rows) else best, -1)
         return best_scores, numbers, done
+
+
+def _without_copy(vectors: list[np.ndarray]) -> FlatIndex:
+    """Exact search that holds no copy in memory."""
+    return FlatIndex(first_stage="float32").build(vectors)
 
 
 def _bytes(index: Index) -> int:

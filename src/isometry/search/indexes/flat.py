@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,6 +84,24 @@ class FlatIndex:
         self._parts = tuple(parts)
         return self
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What `restore` takes: the int8 copy with its bounds; empty where there is none."""
+        if not self._parts or self._parts[0].codes is None:
+            return {}
+        names = ("codes", "scale", "bound", "length")
+        return {name: np.concatenate([getattr(part, name) for part in self._parts]) for name in names}
+
+    def restore(self, vectors: np.ndarray | Sequence[np.ndarray], arrays: Mapping[str, np.ndarray]) -> FlatIndex:
+        """As `build` on the same vectors, with the copy it made then, which may be memory-mapped."""
+        parts, start = [], 0
+        for values in [vectors] if isinstance(vectors, np.ndarray) else list(vectors):
+            stop = start + len(values)
+            codes, scale, bound, length = (arrays[name][start:stop] for name in ("codes", "scale", "bound", "length"))
+            parts.append(_Part(start, values, codes, scale, bound, length))
+            self._dimension, start = values.shape[1], stop
+        self._parts = tuple(parts)
+        return self
+
     def extended(self, vectors: np.ndarray) -> FlatIndex:
         """A new index with one more array of rows at the end, sharing everything with this one, which stays."""
         longer = FlatIndex(first_stage=self.first_stage, threads=self.threads)
@@ -113,13 +131,17 @@ class FlatIndex:
         return scores, rows
 
     def search_with_plan(
-        self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None
+        self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None, *, rows_allowed: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-        """As `search`, with what ran; several threads may call it at once."""
+        """As `search`, with what ran; several threads may call it at once.
+
+        `rows_allowed` (m,) ascending spares the look for the rows where `allowed` is true.
+        """
         queries = check_queries(queries, self._dimension, k) if self._parts else np.asarray(queries, np.float32)
         n = len(self)
         allowed = check_allowed(allowed, n)
-        matches = n if allowed is None else int(np.count_nonzero(allowed))
+        known = rows_allowed if allowed is not None else None
+        matches = n if allowed is None else int(np.count_nonzero(allowed)) if known is None else len(known)
         scores = np.full((len(queries), k), -np.inf, np.float32)
         rows = np.full((len(queries), k), -1, np.int64)
         plan: dict[str, Any] = {
@@ -133,7 +155,9 @@ class FlatIndex:
         if matches == 0 or len(queries) == 0:
             return scores, rows, plan
 
-        chosen = np.flatnonzero(allowed) if allowed is not None and 4 * matches < 3 * n else None
+        chosen = None
+        if allowed is not None and 4 * matches < 3 * n:
+            chosen = np.flatnonzero(allowed) if known is None else known
         direct = matches <= _FEW_ROWS or 2 * k >= matches
         if direct:
             everything = chosen if chosen is not None else np.arange(n) if allowed is None else np.flatnonzero(allowed)

@@ -73,7 +73,7 @@ def read_arrays(path: Path, digest: str) -> tuple[dict[str, Any], dict[str, np.n
     Raises: CorruptionError for a file that is missing, damaged, or another one.
     """
     try:
-        mapped = np.memmap(path, np.uint8, "r")
+        mapped = np.memmap(path, np.uint8, "c")  # pages are private: torch refuses read-only ones
     except (OSError, ValueError) as error:
         raise CorruptionError(f"'{path}' is missing or empty") from error
     if len(mapped) < _START.size:

@@ -1,0 +1,116 @@
+"""What the steps of a search cost on this machine: measured once, in about a second, and remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+_ROWS, _WIDTH, _BREADTH = 32_768, 32, 64
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Nanoseconds for one row of 384 int8 coordinates (other dimensions in proportion), or as said.
+
+    Attributes:
+        scan: rows in their order. gather: rows here and there. batch: a row and query within a product of many queries.
+        hop: a row that a graph walk scores. test: a neighbour that is only looked up. centroid: a float32 centroid.
+        exact: a float32 row scored exactly. query: every search, whatever it does.
+    """
+
+    scan: float = 20.0
+    gather: float = 30.0
+    batch: float = 4.0
+    hop: float = 45.0
+    test: float = 2.0
+    centroid: float = 30.0
+    exact: float = 100.0
+    query: float = 30_000.0
+
+
+@cache
+def machine_costs() -> Costs:
+    """Of this machine: from the user's cache, or measured now and put there."""
+    path = _path()
+    try:
+        held = json.loads(path.read_text())
+        values = {field.name: float(held[field.name]) for field in fields(Costs)}
+        if all(0 < value < 1e9 for value in values.values()):
+            return Costs(**values)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    costs = measure()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(asdict(costs)))
+        temporary.replace(path)
+    except OSError:
+        pass  # a cache that cannot be written is measured again
+    return costs
+
+
+def measure() -> Costs:
+    """Best of several short runs each, in this thread's processor time, so that a busy machine changes little."""
+    from isometry.search.kernels import int8
+    from isometry.search.kernels.acorn import acorn_walk
+    from isometry.search.kernels.graph import walk
+
+    random = np.random.default_rng(0)
+    codes = random.integers(-127, 128, (_ROWS, 384), np.int8)
+    scale, query = np.ones(_ROWS, np.float32), random.standard_normal(384).astype(np.float32)
+    rows, out = random.permutation(_ROWS), np.empty(_ROWS, np.float32)
+    graph = random.integers(0, _ROWS, (_ROWS, _WIDTH)).astype(np.int32)
+    entries, found, scores = np.zeros(1, np.int32), np.empty(_BREADTH, np.int64), np.empty(_BREADTH, np.float32)
+    every, none, half = np.ones(_ROWS, bool), np.zeros(1, bool), random.random(_ROWS) < 0.25
+    half[0] = True
+    floats = codes[:4096].astype(np.float32)
+    few = np.arange(4096)
+    scan = _best(lambda: int8.approximate(codes, query, 0, _ROWS, out)) / _ROWS
+    gather = _best(lambda: int8.approximate_rows(codes, query, rows, out)) / _ROWS
+    walked = walk(graph, codes, scale, query, entries, none, False, 3000, found, scores)
+    hop = _best(lambda: walk(graph, codes, scale, query, entries, none, False, 3000, found, scores)) / walked
+    whole = acorn_walk(graph, codes, scale, query, entries, every, 3000, found, scores)
+    looked = _best(lambda: acorn_walk(graph, codes, scale, query, entries, every, 3000, found, scores)) / whole
+    part = acorn_walk(graph, codes, scale, query, entries, half, 3000, found, scores)
+    sparse = _best(lambda: acorn_walk(graph, codes, scale, query, entries, half, 3000, found, scores)) / part
+    centroid = _best(lambda: floats @ query) / len(floats)
+    exact = _best(lambda: int8.exact_scores(floats, few, query, out[:4096])) / len(floats)
+    return Costs(
+        scan=scan, gather=gather, batch=scan / 6, hop=hop, test=max(0.2, (sparse - looked) / 4), centroid=centroid,
+        exact=2 * exact,
+    )  # fmt: skip
+
+
+def _best(run: Callable[[], object], repeats: int = 5) -> float:
+    """Fewest nanoseconds of several runs, the first one left out."""
+    run()
+    spent = []
+    for _ in range(repeats):
+        began = time.thread_time_ns()
+        run()
+        spent.append(time.thread_time_ns() - began)
+    return max(1.0, float(min(spent)))
+
+
+def _path() -> Path:
+    from isometry.search.kernels.exact import LANES
+
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "isometry"
+    model = ""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line for line in lines if line.startswith("model name")), "")
+    except OSError:
+        pass
+    machine = hashlib.blake2b(repr((_VERSION, model, os.cpu_count(), LANES)).encode(), digest_size=6).hexdigest()
+    return folder / f"search-costs-{machine}.json"
