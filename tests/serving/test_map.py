@@ -153,3 +153,22 @@ def test_umap_follows_pca(served):
         assert first["method"] == "pca" and first["making"] == "umap"
         last = ready(client, lambda now: now["method"] == "umap" and now["state"] == "ready")
         assert last["current"] and last["arranged"] == 60
+
+
+def test_sentences_over_http(client):
+    answer = client.get(
+        "/collections/papers/sentences", params={"query": "graph", "id": ["p/6", "none"], "column": "abstract"}
+    ).json()
+    (text,) = answer["texts"]
+    assert (text["id"], text["column"], "".join(one["text"] for one in text["sentences"])) == (
+        "p/6",
+        "abstract",
+        "About graph. Number 6.",
+    )
+    for given, said in (
+        ({"query": " ", "id": "p/6"}, "empty"),
+        ({"query": "x", "id": "p/6", "column": "n"}, "no text column"),
+        ({"query": "x", "id": ["a"] * 51}, "id"),
+    ):
+        refused = client.get("/collections/papers/sentences", params=given)
+        assert refused.status_code == 422 and said in refused.json()["error"]["message"]

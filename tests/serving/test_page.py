@@ -80,7 +80,7 @@ def test_typing_answers_a_facet_narrows_and_the_address_restores(page, address):
     page.goto(there)
     expect_titles(page, {"Walks on graphs"})
     assert page.locator("#query").input_value() == "graphs"
-    assert page.locator("#facet-groups input:checked").count() == 1
+    playwright.expect(page.locator("#facet-groups input:checked")).to_have_count(1)
     page.locator("#query").press("Escape")
     expect_titles(page, {"Walks on graphs", "Cooking rice"})
 

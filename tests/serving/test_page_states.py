@@ -24,6 +24,8 @@ pytestmark = pytest.mark.browser
 CSS = Path(__file__).resolve().parents[2] / "src" / "isometry" / "serving" / "page" / "static" / "page.css"
 TRICKY = ["a/b c", "a?b#c", "50%", "%2F", "é-日本", "<b>'\"</b>", "a&b=c", "../up", "+", "'; DROP"]
 
+LAST = "Nothing else of note."
+
 
 def vectors(count: int) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(count, 8)).astype(np.float32)
@@ -52,7 +54,7 @@ def address(tmp_path_factory):
         made("tricky", dimension=8, schema=pa.schema([("title", pa.string())]), text_columns=["title"]),
         made("pictures", dimension=8, schema=pa.schema([("image", pa.binary()), ("name", pa.string())]), image_column="image"),
     ]  # fmt: skip
-    held[0].upsert(papers(60))
+    held[0].upsert([{**one, "abstract": f"{one['abstract']} {LAST}"} for one in papers(60)])
     held[2].add([{"id": f"only-{n}"} for n in range(3)], vectors(3))
     day = datetime.date(2020, 1, 1)
     held[3].add(
@@ -162,6 +164,25 @@ def test_the_plan_is_laid_out_whatever_it_holds(page, address):
         zip(page.locator("#plan dt").all_inner_texts(), page.locator("#plan dd").all_inner_texts(), strict=True)
     )
     assert (shown["why"], shown["filter · matches"], shown["steps"]) == ("few records pass", "12,345", "1, 2")
+
+
+def test_sentences_closest_in_meaning_are_marked_in_place_of_shared_words(page, address):
+    def marked(route):
+        answer = route.fetch()
+        body = answer.json()
+        for text in body["texts"]:
+            assert text["column"] == "abstract" and text["sentences"][-1]["text"] == LAST
+            for one in text["sentences"]:
+                one["relevant"] = one["text"] == LAST
+        route.fulfill(response=answer, json=body)
+
+    page.route("**/sentences?*", marked)
+    page.goto(f"{address}/c/papers?q=nothing+else")
+    expect(page.locator("#results li mark")).to_have_text([LAST] * 10)
+    page.unroute("**/sentences?*")
+    page.route("**/sentences?*", lambda route: route.fulfill(json={"texts": []}))
+    page.goto(f"{address}/c/papers?q=number")
+    expect(page.locator("#results li mark").first).to_have_text(re.compile("Number"))
 
 
 def test_several_collections_and_one_without_records(page, address):

@@ -22,6 +22,7 @@ from isometry.serving.limits import Limits
 from isometry.serving.map_api import add_map
 from isometry.serving.metrics import Metrics
 from isometry.serving.reading_api import add_reading
+from isometry.serving.sentences_api import add_sentences
 from isometry.serving.shapes import EVERYWHERE, Health, SearchBody, refusals
 from isometry.serving.writing_api import add_writing
 
@@ -57,6 +58,7 @@ def make_app(
     add_reading(app, named, limits)
     add_writing(app, named, limits, writable)
     add_map(app, named, limits)
+    add_sentences(app, named, limits)
 
     @app.get("/healthz")
     def healthz() -> Health:

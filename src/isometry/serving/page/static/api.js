@@ -35,6 +35,13 @@ export function facets(name, columns, asked, signal) {
   return ask(`${base(name)}/facets?${parameters}`, signal).then((answer) => answer.facets);
 }
 
+export function sentences(name, query, columns, ids, signal) {
+  const parameters = given({ query });
+  for (const column of columns) parameters.append("column", column);
+  for (const id of ids) parameters.append("id", id);
+  return ask(`${base(name)}/sentences?${parameters}`, signal).then((answer) => answer.texts);
+}
+
 export const map = (name, signal) => ask(`${base(name)}/map`, signal);
 
 export const mapPoints = (name, key, signal) => fetched(`${base(name)}/map/points?${given({ key })}`, signal).then((response) => response.arrayBuffer());

@@ -24,21 +24,21 @@ function fill(paragraph, parts, before, after) {
   paragraph.replaceChildren(...(before ? ["… "] : []), ...nodes, ...(after ? ["…"] : []));
 }
 
-function bodyOf(text, words) {
-  const parts = markSentences(text, words);
-  const part = excerpt(parts);
+// A text with its marked sentences, short at first. `mark(parts)` shows other marks.
+function bodyOf(parts) {
   const paragraph = element("p", { className: "body" });
-  fill(paragraph, part.shown, part.before, !part.whole);
-  if (part.whole) return [paragraph];
-  const toggle = element("button", { className: "quiet small", type: "button", textContent: "Whole text" });
-  toggle.setAttribute("aria-expanded", "false");
-  toggle.addEventListener("click", () => {
-    const open = toggle.getAttribute("aria-expanded") !== "true";
-    toggle.setAttribute("aria-expanded", String(open));
+  const toggle = element("button", { className: "quiet small", type: "button" });
+  let open = false;
+  const draw = () => {
+    const part = excerpt(parts);
+    toggle.hidden = part.whole;
     toggle.textContent = open ? "Less" : "Whole text";
-    if (open) fill(paragraph, parts, false, false); else fill(paragraph, part.shown, part.before, true);
-  });
-  return [paragraph, toggle];
+    toggle.setAttribute("aria-expanded", String(open));
+    if (open) fill(paragraph, parts, false, false); else fill(paragraph, part.shown, part.before, !part.whole);
+  };
+  toggle.addEventListener("click", () => { open = !open; draw(); });
+  draw();
+  return { paragraph, toggle, mark(marked) { parts = marked; draw(); } };
 }
 
 export function card(hit, settings, words, actions) {
@@ -57,12 +57,14 @@ export function card(hit, settings, words, actions) {
   meta.append(element("span", { className: "id", textContent: hit.id }));
   if (hit.score) meta.append(element("span", { className: "score", textContent: hit.score.toFixed(3), title: hit.explanation?.formula ?? "score" }));
   const text = settings.body.map((column) => record[column]).filter(Boolean).join("\n");
+  const body = text ? bodyOf(markSentences(text, words)) : null;
   const like = element("button", { className: "quiet small", type: "button", textContent: "More like this" });
   like.addEventListener("click", () => actions.like(hit.id, title));
-  const [body, toggle] = text ? bodyOf(text, words) : [];
   const byline = settings.byline && record[settings.byline]
     ? element("p", { className: "byline", textContent: items(record[settings.byline]).join(", ") }) : null;
   const picture = settings.image ? element("img", { className: "thumb", loading: "lazy", alt: "", src: `/c/${encodeURIComponent(settings.name)}/picture/${encodeURIComponent(hit.id)}` }) : null;
   picture?.addEventListener("error", () => picture.remove());
-  return element("li", { className: "card", tabIndex: -1 }, picture, element("h2", {}, link), byline, meta, body, element("p", { className: "actions" }, toggle, like));
+  const made = element("li", { className: "card", tabIndex: -1 }, picture, element("h2", {}, link), byline, meta, body?.paragraph, element("p", { className: "actions" }, body?.toggle, like));
+  made.mark = body ? body.mark : () => {};
+  return made;
 }

@@ -17,7 +17,8 @@ const words = (name) => String(name).replaceAll("_", " ");
 function said(value) {
   if (typeof value === "number") return Number.isInteger(value) ? value.toLocaleString("en") : String(Number(value.toPrecision(4)));
   if (typeof value === "boolean") return value ? "yes" : "no";
-  if (Array.isArray(value)) return value.map(said).join(", ");
+  if (Array.isArray(value)) return value.map(said).join(value.some((one) => one !== null && typeof one === "object") ? "; " : ", ");
+  if (value !== null && typeof value === "object") return Object.entries(value).map(([key, one]) => `${words(key)} ${said(one)}`).join(", ");
   return value === null ? "none" : String(value);
 }
 

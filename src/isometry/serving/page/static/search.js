@@ -81,11 +81,35 @@ async function answer() {
   const asked = state;
   try {
     const result = await api.search(settings.name, searchParameters(asked, settings), own.signal);
-    if (own === running) show(result, asked);
+    if (own !== running) return;
+    show(result, asked);
+    mark(result.hits, asked, own.signal);
   } catch (error) {
     if (error.name !== "AbortError" && own === running) fail(error);
   } finally {
     if (own === running) main.removeAttribute("aria-busy");
+  }
+}
+
+// Where meaning is compared, the encoder says which sentences are closest; until it has, shared words do.
+async function mark(hits, asked, signal) {
+  const query = asked.query.trim();
+  if (!query || asked.mode === "text" || asked.view || !hits.length || !settings.body.length || !settings.modes.includes("vector")) return;
+  try {
+    for (let start = 0; start < hits.length; start += 10) {
+      const part = hits.slice(start, start + 10);
+      const texts = await api.sentences(settings.name, query, settings.body, part.map((hit) => hit.id), signal);
+      part.forEach((hit, place) => {
+        const own = texts.filter((one) => one.id === hit.id);
+        const parts = own.flatMap(({ sentences }, at) => {
+          const lines = sentences.map((one) => ({ text: one.text, marked: one.relevant }));
+          return at ? [{ text: "\n", marked: false }, ...lines] : lines;
+        });
+        if (parts.length) at("results").children[start + place]?.mark(parts);
+      });
+    }
+  } catch (error) {
+    if (error.name !== "AbortError") return; // the marks by words stay
   }
 }
 
@@ -110,11 +134,14 @@ async function count() {
   const query = asked.query.trim();
   const where = filterOf(asked, settings);
   try {
-    if (plain.where !== where) plain = { where, counts: await facetCounts(asked, {}, own.signal) };
     const given = query ? { query, mode: asked.mode } : asked.like ? { like: asked.like } : null;
-    const found = given ? merged(await facetCounts(asked, given, own.signal), plain.counts) : plain.counts;
+    const [all, found] = await Promise.all([
+      plain.where === where ? plain.counts : facetCounts(asked, {}, own.signal),
+      given ? facetCounts(asked, given, own.signal) : null,
+    ]);
     if (own !== counting) return;
-    counts = found;
+    plain = { where, counts: all };
+    counts = found ? merged(found, all) : all;
     drawFacets(at("facet-groups"), counts, state, settings, toggle);
     sayCounted();
   } catch (error) {
