@@ -11,6 +11,11 @@ importable (pip install --no-deps --target PEERS fastembed loguru mmh3 py-rust-s
 
 from __future__ import annotations
 
+import os
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ[_name] = "1"
+
 import argparse
 import json
 import time
@@ -27,6 +32,7 @@ from isometry.search.indexes import EncodingScan, FlatIndex, MultiVectorIndex
 from isometry.types import VectorSets
 
 SHARD, K = 2000, 10
+SHORTLISTS = (200, SHORTLIST, 1000)
 
 
 def texts(source: Path, documents: int) -> tuple[list[str], dict[str, list[str]]]:
@@ -179,7 +185,7 @@ def end_to_end(documents: VectorSets, queries: dict[str, VectorSets]) -> list[st
                 [scan.coded(encoding.encode_documents(*documents.take(np.arange(a, b)))) for a, b in spans],
                 encoding.dimension,
             )
-            for shortlist in (200, SHORTLIST) if code is None or parameters is ENCODING else (SHORTLIST,):
+            for shortlist in SHORTLISTS if parameters is ENCODING else (SHORTLIST,):
                 index = MultiVectorIndex(encoding, shortlist=shortlist, candidates=scan, first_stage="int8")
                 index.attach(exact._parts, documents.values.shape[1])
                 index._codes = exact._codes
@@ -189,7 +195,7 @@ def end_to_end(documents: VectorSets, queries: dict[str, VectorSets]) -> list[st
                     {k: answers(index, q) for k, q in queries.items()},
                 )
     means, size = pooled(documents), documents.values.shape[1] + 12
-    for shortlist in (200, SHORTLIST):
+    for shortlist in SHORTLISTS:
         index = MultiVectorIndex(_Mean(), shortlist=shortlist, candidates=FlatIndex().build(means), first_stage="int8")  # type: ignore[arg-type]
         index.attach(exact._parts, documents.values.shape[1])
         index._codes = exact._codes

@@ -28,7 +28,7 @@ FOLDER = "encodings"
 # Measured on arXiv titles and abstracts with token vectors of MiniLM (docs/benchmarks/multivector.md): at equal length
 # many repetitions of few buckets find more than the paper's 20 repetitions of 32, and one bit a coordinate loses nothing.
 ENCODING = {"k_sim": 3, "projected": 16, "repetitions": 80, "center": True}
-SHORTLIST = 1000
+SHORTLIST = 400
 _FORMAT = "isometry-encodings@1"
 _SAMPLE_ITEMS, _CHUNK = 1000, 256
 
