@@ -65,9 +65,9 @@ def test_umap_keeps_clusters_apart_and_places_what_it_did_not_arrange(monkeypatc
     again = project(vectors, method="umap")
     assert (made.method, made.arranged) == ("umap", 300) and best_method(900) == "umap"
     np.testing.assert_array_equal(made.points, again.points)
-    assert said == sorted(said) and said[-1] == 100 and len(set(said)) > 10
-    judge = KNeighborsClassifier(5).fit(made.points[::2], labels[::2])
-    assert judge.score(made.points[1::2], labels[1::2]) > 0.97
+    assert said == sorted(said) and {10, 99, 100} <= set(said)
+    judge = KNeighborsClassifier(5).fit(made.points[:450], labels[:450])
+    assert judge.score(made.points[450:], labels[450:]) > 0.97
 
 
 @pytest.fixture

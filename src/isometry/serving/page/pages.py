@@ -33,6 +33,7 @@ def add_pages(app: fastapi.FastAPI, collections: dict[str, Collection]) -> None:
     """
     templates = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True)
     templates.filters["segment"] = lambda text: quote(str(text), safe="")
+    templates.globals["record_address"] = record_address
     layouts: dict[str, tuple[int, Layout]] = {}
 
     def layout_of(name: str) -> Layout:
@@ -83,6 +84,9 @@ def add_pages(app: fastapi.FastAPI, collections: dict[str, Collection]) -> None:
             near=[(hit.id, heading(layout, hit.id, hit.record), hit.score) for hit in near],
         )
 
+    def record_by_query(name: str, id: str) -> HTMLResponse:
+        return one_record(name, id)
+
     def picture(name: str, identity: str) -> Response:
         small = thumbnail(collections[name], identity) if name in collections else None
         if small is None:
@@ -93,8 +97,15 @@ def add_pages(app: fastapi.FastAPI, collections: dict[str, Collection]) -> None:
     app.add_api_route("/", home, include_in_schema=False, response_class=HTMLResponse)
     app.add_api_route("/c/{name}", one_collection, include_in_schema=False, response_class=HTMLResponse)
     app.add_api_route("/c/{name}/picture/{identity:path}", picture, include_in_schema=False, response_class=Response)
+    app.add_api_route("/c/{name}/record", record_by_query, include_in_schema=False, response_class=HTMLResponse)
     app.add_api_route("/c/{name}/record/{identity:path}", one_record, include_in_schema=False,
                       response_class=HTMLResponse)  # fmt: skip
+
+
+def record_address(name: str, identity: str) -> str:
+    """Of a record's page. The ids '.' and '..' are no parts of a path, which browsers would resolve."""
+    start = f"/c/{quote(name, safe='')}/record"
+    return f"{start}?id={identity}" if identity in {".", ".."} else f"{start}/{quote(identity, safe='')}"
 
 
 def heading(layout: Layout, identity: str, record: dict[str, Any]) -> str:

@@ -8,7 +8,9 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
-export const recordAddress = (name, id) => `/c/${encodeURIComponent(name)}/record/${encodeURIComponent(id)}`;
+// The ids "." and ".." are no parts of a path, which browsers would resolve.
+export const recordAddress = (name, id) =>
+  `/c/${encodeURIComponent(name)}/record${id === "." || id === ".." ? `?id=${id}` : `/${encodeURIComponent(id)}`}`;
 
 // The title of {id, record}, or its id where it has none.
 export const titleOf = (settings, one) => String((settings.title && one.record[settings.title]) || one.id);
