@@ -12,6 +12,7 @@ import isometry.encoders
 from isometry.cli.main import main
 from isometry.evaluation import Document, write_beir
 from isometry.search import Collection
+from isometry.types import EncoderDescription
 
 WORDS = "amber basalt cedar dune ember fjord glade heath islet jetty kelp lagoon".split()  # noqa: SIM905
 DOCUMENTS = [Document(f"d{i}", word, f"{word} and {WORDS[i - 1]}") for i, word in enumerate(WORDS)]
@@ -26,6 +27,9 @@ class Letters:
 
     def __init__(self, noise=0.0):
         self.noise = noise
+
+    def describe(self):
+        return EncoderDescription("letters", str(self.noise), 26, normalized=False)
 
     def encode(self, texts, batch_size=64, show_progress_bar=None):
         counts = np.array([[text.count(chr(97 + c)) for c in range(26)] for text in texts], dtype=np.float32)
