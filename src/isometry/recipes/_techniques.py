@@ -69,30 +69,22 @@ def _counts(found: Sequence[Evidence]) -> str:
 
 
 def _main_table(rows: Sequence[tuple[Recipe, Evidence]]) -> str:
-    header = ["technique", "paper", "against", "metric", "effect", "95 % interval", "relative", "verdict", "cost"]
+    header = ["technique", "verdict", "against", "metric", "effect", "95 % interval", "relative", "cost"]
     ordered = sorted(rows, key=lambda row: (_ORDER[row[1].verdict], row[0].paper))
     cells = []
     for recipe, one in ordered:
         line = one.claims[0]
-        name = f"{line.claim.treatment} ([{recipe.name}](#{recipe.name}))"
+        name = f"{line.claim.treatment} ([{recipe.name}](#{recipe.name}), paper {recipe.paper})"
         cost = f"{one.seconds / 60:.0f} min, {one.peak_mb:,.0f} MB"
-        cells.append(
-            [
-                name,
-                str(recipe.paper),
-                line.claim.baseline,
-                line.claim.metric,
-                *_figures(line),
-                _WORDS[line.verdict],
-                cost,
-            ]
-        )
+        words = [name, _WORDS[line.verdict], line.claim.baseline, line.claim.metric]
+        cells.append([*words, *_figures(line), cost])
     return markdown_table(header, cells, words=4)
 
 
 def _section(recipe: Recipe, one: Evidence) -> list[str]:
     header = [
         "claim",
+        "verdict",
         "metric",
         "technique",
         "against",
@@ -101,13 +93,12 @@ def _section(recipe: Recipe, one: Evidence) -> list[str]:
         "relative",
         "to beat",
         "p",
-        "verdict",
     ]
     rows = []
     for line in one.claims:
         claim = line.claim
-        cells = [claim.text, claim.metric, claim.treatment, claim.baseline, *_figures(line)]
-        rows.append([*cells, f"{claim.minimal_effect:+g}", f"{line.p_holm:.2g}", _WORDS[line.verdict]])
+        words = [claim.text, _WORDS[line.verdict], claim.metric, claim.treatment, claim.baseline]
+        rows.append([*words, *_figures(line), f"{claim.minimal_effect:+g}", f"{line.p_holm:.2g}"])
     facts = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in one.measured.items())
     machine = f"{one.machine.get('cores', '?')} cores of {one.machine.get('cpu', 'an unknown processor')}"
     return [
@@ -121,7 +112,7 @@ def _section(recipe: Recipe, one: Evidence) -> list[str]:
         f"{machine}. "
         f"`isometry prove {recipe.name} --scale {one.scale}`",
         "",
-        markdown_table(header, rows, words=4),
+        markdown_table(header, rows, words=5),
         "",
         *([f"Also measured: {facts}.", ""] if facts else []),
     ]
