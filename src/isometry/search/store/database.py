@@ -108,7 +108,9 @@ def translated(path: Path) -> Iterator[None]:
         if "locked" in text or "busy" in text:
             raise LockedError(f"{path} stayed locked by another process; try again") from error
         if "disk I/O" in text or "full" in text or "unable to open" in text or "readonly" in text:
-            raise StorageError(f"{path}: {text}; check the disk and the permissions") from error
+            raise StorageError(
+                f"{path}: {text}; nothing acknowledged is lost: check free space and permissions, then run it again"
+            ) from error
         if "parser stack" in text or "Expression tree" in text:
             raise FilterError("the filter nests too deeply; write it flatter") from error
         if "no such table" in text or "malformed" in text or "no such column" in text:

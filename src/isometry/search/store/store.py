@@ -456,7 +456,10 @@ class Store:
                     self._connection.execute("ROLLBACK")
                 self.meta = before
                 if isinstance(error, OSError) and not isinstance(error, StorageError):
-                    raise StorageError(f"{self.path}: {error.strerror or error}; the change was not made") from error
+                    raise StorageError(
+                        f"{self.path}: {error.strerror or error}; the change was not made: check free space, "
+                        "then run it again"
+                    ) from error
                 raise
             self._mark.write(self.version)
 

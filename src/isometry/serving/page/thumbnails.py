@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 SIDE = 480  # pixels of the longer side
 MOST_PIXELS = 100_000_000
+MOST_BYTES = 200_000_000
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 
 
@@ -25,12 +26,17 @@ def thumbnail(collection: Collection, identity: str) -> bytes | None:
         content = collection.blob(identity, column.name)
     else:
         (record,) = collection.get(identity)
-        path = record.get(column.name) if record else None
-        try:
-            content = Path(path).read_bytes() if isinstance(path, str) and path else None
-        except (OSError, ValueError):
-            content = None
+        content = _read(record.get(column.name) if record else None)
     return _small(content) if content else None
+
+
+def _read(path: object) -> bytes | None:
+    if not isinstance(path, str) or not path:
+        return None
+    try:  # a pipe or a device would keep the request waiting
+        return Path(path).read_bytes() if Path(path).is_file() and Path(path).stat().st_size <= MOST_BYTES else None
+    except (OSError, ValueError):
+        return None
 
 
 @lru_cache(maxsize=256)
