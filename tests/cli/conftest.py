@@ -41,7 +41,9 @@ def run(capsys, monkeypatch, encoder) -> Callable[..., Answer]:
     monkeypatch.setattr(
         isometry.encoders,
         "load_encoder",
-        lambda name="default", **given: encoder if name == "default" and not any(given.values()) else real(name, **given),
+        lambda name="default", **given: (
+            encoder if name == "default" and not any(given.values()) else real(name, **given)
+        ),
     )
 
     def call(*arguments: object) -> Answer:
