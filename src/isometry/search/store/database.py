@@ -109,7 +109,7 @@ def translated(path: Path) -> Iterator[None]:
             raise LockedError(f"{path} stayed locked by another process; try again") from error
         if "disk I/O" in text or "full" in text or "unable to open" in text or "readonly" in text:
             raise StorageError(
-                f"{path}: {text}; nothing acknowledged is lost: check free space and permissions, then run it again"
+                f"{path}: {text}; check free space, the disk itself and the permissions, then try again"
             ) from error
         if "parser stack" in text or "Expression tree" in text:
             raise FilterError("the filter nests too deeply; write it flatter") from error
