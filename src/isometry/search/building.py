@@ -92,7 +92,7 @@ def open_index(folder: Path, built: Built, segments: Sequence[Segment]) -> CodeI
 def _made(plan: SearchPlan, vectors: list[np.ndarray]) -> CodeIndex | AdaptiveIndex:
     if plan.code is None:
         return _adaptive(plan).build(vectors)
-    code = clone(plan.code).fit(_sample(vectors, plan.fit_rows))
+    code = clone(plan.code).fit(fit_sample(vectors, plan.fit_rows))
     return CodeIndex(code, shortlist=plan.shortlist).build(vectors)
 
 
@@ -108,7 +108,7 @@ def remove_others(folder: Path, keep: str | None) -> None:
             file.unlink(missing_ok=True)
 
 
-def _sample(vectors: Sequence[np.ndarray], most: int) -> np.ndarray:
+def fit_sample(vectors: Sequence[np.ndarray], most: int) -> np.ndarray:
     """At most `most` rows of the arrays, in order, drawn with a fixed seed."""
     total = sum(len(part) for part in vectors)
     chosen = np.arange(total)

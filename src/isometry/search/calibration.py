@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 _ROWS, _WIDTH, _BREADTH = 32_768, 32, 64
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Costs:
     Attributes:
         scan: rows in their order. gather: rows here and there. batch: a row and query within a product of many queries.
         hop: a row that a graph walk scores. test: a neighbour that is only looked up. centroid: a float32 centroid.
-        exact: a float32 row scored exactly. query: every search, whatever it does.
+        exact: a float32 row scored exactly. query: every search, whatever it does. cut: a row of a bitmap that is sorted
+        into cells.
     """
 
     scan: float = 20.0
@@ -35,6 +36,7 @@ class Costs:
     centroid: float = 30.0
     exact: float = 100.0
     query: float = 30_000.0
+    cut: float = 3.0
 
 
 @cache
@@ -85,9 +87,16 @@ def measure() -> Costs:
     sparse = _best(lambda: acorn_walk(graph, codes, scale, query, entries, half, 3000, found, scores)) / part
     centroid = _best(lambda: floats @ query) / len(floats)
     exact = _best(lambda: int8.exact_scores(floats, few, query, out[:4096])) / len(floats)
+    places = rows.astype(np.int32)
+
+    def cut() -> None:
+        held = half[places]
+        np.cumsum(held)
+        _ = places[held]
+
     return Costs(
         scan=scan, gather=gather, batch=scan / 6, hop=hop, test=max(0.2, (sparse - looked) / 4), centroid=centroid,
-        exact=2 * exact,
+        exact=2 * exact, cut=_best(cut) / _ROWS,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from isometry.search.indexes._faiss import load_faiss
 from isometry.search.indexes._inputs import check_allowed, check_queries
 from isometry.search.indexes.flat import FlatIndex, _openmp_threads
 from isometry.search.kernels.exact import top_k
-from isometry.search.planner import Situation, Tables, estimates
+from isometry.search.planner import Estimate, Situation, Tables, estimates
 
 STRATEGIES = (
     "exact scan",
@@ -80,6 +80,14 @@ class AdaptiveIndex:
         self._take(FlatIndex(first_stage="int8").restore(vectors, arrays), arrays)
         self._tables = Tables.of(arrays["probes"], arrays["breadths"], arrays["scored"])
         return self
+
+    def aimed(self, recall: float) -> AdaptiveIndex:
+        """The same copy, cells and graph with what another `recall` takes of them."""
+        other = AdaptiveIndex(links=self.links, build_breadth=self.build_breadth, cells=self.cells, recall=recall)
+        other._take(self._flat, self._arrays)
+        other._arrays |= other._measured(self._flat)
+        other._tables = Tables.of(*(other._arrays[name] for name in ("probes", "breadths", "scored")))
+        return other
 
     def _take(self, flat: FlatIndex, arrays: Mapping[str, np.ndarray]) -> None:
         self._flat, self._arrays = flat, dict(arrays)
@@ -215,8 +223,20 @@ class AdaptiveIndex:
             known["filter"] = _Filter(self, allowed)
         matching: _Filter = known["filter"]
         exact = ("exact scan of matches", "exact scan")
+        matching.uses += 1
         if matching.count <= 2 * k or len(queries) == 0 or strategy in exact:
             return self._exactly(queries, k, allowed, matching, [])
+        if strategy is None and 4 * matching.count < 3 * len(self):
+            size = queries.shape[1] / 384
+            scan, floor = matching.count * machine_costs().gather * size, matching.floor(len(queries), size)
+            if scan < floor:
+                weighed = [
+                    Estimate(exact[0], matching.count, scan / 1000),
+                    Estimate("any other, at least", 0, floor / 1000),
+                ]
+                listed = [one.to_dict() for one in weighed]
+                best_scores, best_rows, done = self._exactly(queries, k, allowed, matching, listed)
+                return best_scores, best_rows, {**done, "selectivity": matching.count / len(self)}
         scores = np.full((len(queries), k), -np.inf, np.float32)
         rows = np.full((len(queries), k), -1, np.int64)
         plan: dict[str, Any] = {"stage": "", "matches": matching.count, "scanned": 0, "candidates": 0, "bytes": 0}
@@ -260,6 +280,19 @@ class AdaptiveIndex:
         self, queries: np.ndarray, k: int, allowed: np.ndarray | None, matching: _Filter, choices: list[Any]
     ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
         rows_allowed = None if allowed is None else matching.rows()
+        if (
+            len(queries) == 1
+            and rows_allowed is not None
+            and k <= matching.count
+            and self._flat.one_call(matching.count)
+        ):
+            scores, rows, again = self._flat.best_of(queries[0], k, rows_allowed)
+            count, width = matching.count, queries.shape[1]
+            plan = {
+                "stage": "exact scan of matches", "guaranteed": True, "matches": count, "scanned": count,
+                "candidates": again, "bytes": count * (width + 8) + again * width * 4, "threads": 1,
+            }  # fmt: skip
+            return scores[None], rows[None], {**plan, "choices": choices} if choices else plan
         scores, rows, plan = self._flat.search_with_plan(queries, k, allowed, rows_allowed=rows_allowed)
         plan |= {"stage": "exact scan" if allowed is None else "exact scan of matches", "guaranteed": True}
         return scores, rows, {**plan, "choices": choices} if choices else plan
@@ -273,7 +306,7 @@ class AdaptiveIndex:
             local, probed = 1.0, int(n / cells * probes * 1.3)
         else:
             order = np.argsort(-near)
-            passed, met = np.cumsum(matching.sizes[order]), np.cumsum(matching.counts[order])
+            passed, met = np.cumsum(np.diff(self._starts)[order]), np.cumsum(matching.cells()[2][order])
             place = min(int(np.searchsorted(met, 3 * k)), cells - 1)
             local = float(met[place] / max(1, passed[place]))
             probes = max(place + 1, self._tables.cells_for(k / max(local, 1e-9), cells))
@@ -318,15 +351,17 @@ class AdaptiveIndex:
 
         chosen = np.argpartition(-near, probes - 1)[:probes] if probes < len(near) else np.arange(len(near))
         rows, scores = np.empty(2 * k + 16, np.int64), np.empty(2 * k + 16, np.float32)
-        scored = probe(matching.order, matching.starts, chosen, self._codes, self._scale, query, rows, scores)
+        order, starts, _ = matching.cells()
+        scored = probe(order, starts, chosen, self._codes, self._scale, query, rows, scores)
         return rows[rows >= 0], int(scored)
 
     def _acorn(self, query: np.ndarray, breadth: int, matching: _Filter, near: np.ndarray) -> tuple[np.ndarray, int]:
         from isometry.search.kernels.acorn import acorn_walk
 
-        held = np.flatnonzero(matching.counts)
+        order, starts, counts = matching.cells()
+        held = np.flatnonzero(counts)
         nearest = held[np.argsort(-near[held])[:4]]
-        entries = np.concatenate([matching.order[matching.starts[c] : matching.starts[c] + 4] for c in nearest])
+        entries = np.concatenate([order[starts[c] : starts[c] + 4] for c in nearest])
         entries = entries[matching.mask[entries]] if matching.mask is not None else entries
         mask = matching.mask if matching.mask is not None else np.ones(len(self), bool)
         rows, scores = np.empty(breadth, np.int64), np.empty(breadth, np.float32)
@@ -369,24 +404,38 @@ _NOBODY = np.zeros(1, np.bool_)
 
 
 class _Filter:
-    """What one filter means for one index: matches, and the matches of each cell."""
+    """What one filter means for one index: matches, and, once somebody asks, the matches of each cell."""
 
     def __init__(self, index: AdaptiveIndex, allowed: np.ndarray | None) -> None:
         self.mask = allowed
-        self.sizes = np.diff(index._starts)
         self.choices: tuple[int, list[Any]] | None = None
+        self.uses = 0
+        self._index = index
         self._rows: np.ndarray | None = None
-        if allowed is None:
-            self.count, self.order, self.starts, self.counts = len(index), index._order, index._starts, self.sizes
-            return
-        held = allowed[index._order]
-        self.order = index._order[held]
-        self.starts = np.concatenate([[0], np.cumsum(held)])[index._starts]
-        self.counts = np.diff(self.starts)
-        self.count = len(self.order)
+        self._cut: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        self.count = len(index) if allowed is None else int(np.count_nonzero(allowed))
 
     def rows(self) -> np.ndarray:
         """Matching rows, ascending."""
         if self._rows is None:
-            self._rows = np.sort(self.order).astype(np.int64)
+            from isometry.search.kernels.matches import mask_rows
+
+            self._rows = np.arange(len(self._index)) if self.mask is None else mask_rows(self.mask, self.count)
         return self._rows
+
+    def cells(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Matching rows sorted by cell, where each cell starts in them `(cells + 1)`, and its size `(cells)`."""
+        if self._cut is None:
+            order, starts = self._index._order, self._index._starts
+            if self.mask is not None:
+                held = self.mask[order]
+                order, starts = order[held], np.concatenate([[0], np.cumsum(held)])[starts]
+            self._cut = order, starts, np.diff(starts)
+        return self._cut
+
+    def floor(self, queries: int, size: float) -> float:
+        """Nanoseconds a query below which no way through cells or graph can stay: ordering the cells, and sorting the
+        matches into them, which is shared by the queries and forgotten from the second use on."""
+        costs = machine_costs()
+        order = costs.centroid * len(self._index._centroids) * size
+        return order if self._cut is not None or self.uses > 1 else order + costs.cut * len(self._index) / queries

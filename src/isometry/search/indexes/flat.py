@@ -22,6 +22,7 @@ from isometry.search.kernels.exact import exact_scorer, top_k
 _BLOCK = 4096
 _FEW_ROWS = 512
 _BATCH = 8
+_ONE_CALL = 16_384  # above it the work outweighs the calls, and threads share it
 _EVERYONE = np.ones(1, np.bool_)
 
 
@@ -159,6 +160,11 @@ class FlatIndex:
         if allowed is not None and 4 * matches < 3 * n:
             chosen = np.flatnonzero(allowed) if known is None else known
         direct = matches <= _FEW_ROWS or 2 * k >= matches
+        if not direct and chosen is not None and len(queries) == 1 and self.one_call(matches):
+            scores[0], rows[0], again = self.best_of(queries[0], k, chosen)
+            plan.update(stage="int8 scan", scanned=matches, candidates=again)
+            plan["bytes"] = matches * (self._dimension + 8) + again * self._dimension * 4
+            return scores, rows, plan
         if direct:
             everything = chosen if chosen is not None else np.arange(n) if allowed is None else np.flatnonzero(allowed)
             candidates = [everything] * len(queries)
@@ -180,6 +186,20 @@ class FlatIndex:
             plan["candidates"] += len(found)
         plan["bytes"] += plan["candidates"] * self._dimension * 4
         return scores, rows, plan
+
+    def one_call(self, matches: int) -> bool:
+        """Whether `best_of` answers for so many rows."""
+        return matches <= _ONE_CALL and len(self._parts) == 1 and self._parts[0].codes is not None
+
+    def best_of(self, query: np.ndarray, k: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+        """The k best of ascending `rows` (m,) for one checked query (d,): scores, rows, how many were scored again."""
+        from isometry.search.kernels.matches import best_of_rows
+
+        (part,) = self._parts
+        scores, found = np.empty(k, np.float32), np.empty(k, np.int64)
+        norm = _norm_above(query)
+        again = best_of_rows(part.values, part.codes, part.scale, part.bound, rows, query, norm, scores, found)
+        return scores, found, int(again)
 
     def _part(self, values: np.ndarray, start: int) -> _Part:
         if values.ndim != 2 or values.dtype != np.float32 or not values.flags.c_contiguous:
