@@ -22,40 +22,11 @@ from isometry.scenes.capture.loss import Target
 from isometry.scenes.capture.photos import Photo, load_photos, split
 from isometry.scenes.capture.start import first_gaussians, focus
 from isometry.scenes.capture.surface import from_mesh
-from isometry.scenes.files.cameras import Camera, look_at, read_cameras
+from isometry.scenes.files.cameras import read_cameras
 from isometry.scenes.turning import harmonics_turn, moved, upright
+from tests.scenes.captures import ring
 
 TINY = replace(PRESETS["laptop"].changed(iterations=60, longest=40, most=900), degree=1, reset_every=100)
-
-
-def ring(count: int, width: int = 40, height: int = 32) -> list[Camera]:
-    """Cameras around the example's table."""
-    angles = np.linspace(-0.9, 0.9, count)
-    return [
-        look_at([1.6 * np.sin(a), 1.3 + 0.2 * (n % 2), 1.6 * np.cos(a)], [0, 0.8, 0], up=[0, 1, 0], width=width,
-                height=height, field_of_view=40, name=f"{n:02d}.png")
-        for n, a in enumerate(angles)
-    ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Nine photographs of the example, posed in a transforms.json of other units and another up."""
-    place = tmp_path_factory.mktemp("capture")
-    (place / "images").mkdir()
-    scene = example_scene(splats=4000)
-    frames = []
-    turn = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # y up to z up
-    for camera in ring(9):
-        picture = np.clip(render(scene.gaussians, camera, background=(0.0, 0.0, 0.0)).colour, 0, 1)
-        Image.fromarray((picture * 255).astype(np.uint8)).save(place / "images" / camera.name)
-        matrix = np.eye(4)
-        matrix[:3, :3] = turn @ camera.rotation.T @ np.diag([1, -1, -1])
-        matrix[:3, 3] = 2 * turn @ camera.position
-        frames.append({"file_path": f"images/{camera.name}", "transform_matrix": matrix.tolist()})
-    document = {"fl_x": camera.fx, "fl_y": camera.fy, "w": 40, "h": 32, "frames": frames}
-    (place / "transforms.json").write_text(json.dumps(document))
-    return place
 
 
 def test_loss_of_equal_pictures_is_zero_and_its_gradient_is_right():

@@ -13,18 +13,20 @@ import numpy as np
 from isometry.errors import ExistsError, InputError, NotFoundError
 from isometry.scenes.capture.checkpoint import Checkpoint
 from isometry.scenes.capture.frame import Frame, capture_frame, check_scale
+from isometry.scenes.capture.gpu import GpuTraining
 from isometry.scenes.capture.photos import Photo, load_photos, split
 from isometry.scenes.capture.poses import find_poses, photographs
 from isometry.scenes.capture.presets import Preset
 from isometry.scenes.capture.start import first_gaussians
 from isometry.scenes.capture.surface import from_mesh
-from isometry.scenes.capture.training import Training, judge
+from isometry.scenes.capture.training import Training, judge_pictures
 from isometry.scenes.files.cameras import Camera, Capture, read_cameras
 from isometry.scenes.files.limits import check_room
 from isometry.scenes.files.ply import read_ply
 from isometry.scenes.files.points import read_mesh
 from isometry.scenes.files.splats import read_splats
 from isometry.scenes.gaussians import Gaussians, from_points
+from isometry.scenes.raster.gpu import gsplat_and_torch
 from isometry.scenes.scene import Scene, save_scene
 from isometry.scenes.turning import moved, upright
 
@@ -89,16 +91,12 @@ def build_scene(
     asked = {"preset": asdict(preset), "seed": seed, "device": device, "frame": [frame.rotation, frame.scale],
              "photographs": [[p.camera.name, float(p.colours.mean())] for p in photos]}  # fmt: skip
     checkpoint = Checkpoint(out, asked)
-    if device == "cuda":
-        from isometry.scenes.capture.gpu import train_on_gpu
-
-        gaussians = train_on_gpu(_start(capture, frame, learn, preset, seed), learn, preset, checkpoint, seed, say)
-    else:
-        gaussians = _train(capture, frame, learn, preset, checkpoint, seed, threads, save_seconds, say)
-    report: dict[str, Any] = {"photographs": len(photos), "size": [first.width, first.height]}
-    report["learned"] = judge(gaussians, learn[:: max(1, len(learn) // 8)], threads)
+    training = _train(capture, frame, learn, preset, checkpoint, seed, device, threads, save_seconds, say)
+    gaussians = training.gaussians()
+    report: dict[str, Any] = {"photographs": len(photos), "size": [first.width, first.height], "device": device}
+    report["learned"] = judge_pictures(training.picture, learn[:: max(1, len(learn) // 8)])
     if held:
-        report["held_out"] = judge(gaussians, held, threads)
+        report["held_out"] = judge_pictures(training.picture, held)
     scene = _scene(source, gaussians, [replace(p.camera, distortion=p.distortion) for p in photos], frame)
     report |= {"splats": len(scene.gaussians), "seconds": round(time.perf_counter() - began, 1), "scale": frame.note}
     save_scene(scene, out)
@@ -134,15 +132,21 @@ def _start(capture: Capture, frame: Frame, learn: list[Photo], preset: Preset, s
 
 
 def _train(
-    capture: Capture, frame: Frame, learn: list[Photo], preset: Preset, checkpoint: Checkpoint, seed: int,
+    capture: Capture, frame: Frame, learn: list[Photo], preset: Preset, checkpoint: Checkpoint, seed: int, device: str,
     threads: int | None, save_seconds: float, say: Say,
-) -> Gaussians:  # fmt: skip
+) -> Training | GpuTraining:  # fmt: skip
     check_room(preset.most, "this preset", harmonics=3 * (preset.degree + 1) ** 2)
+    if device != "cpu":
+        gsplat_and_torch(device)  # before minutes go into the start
+
+    def begin(start: Gaussians) -> Training | GpuTraining:
+        if device == "cpu":
+            return Training(start, learn, preset, seed=seed, threads=threads)
+        return GpuTraining(start, learn, preset, seed=seed, device=device)
+
     saved = checkpoint.load()
-    if saved is None:
-        training = Training(_start(capture, frame, learn, preset, seed), learn, preset, seed=seed, threads=threads)
-    else:
-        training = Training(_one(), learn, preset, seed=seed, threads=threads)
+    training = begin(_start(capture, frame, learn, preset, seed) if saved is None else _one())
+    if saved is not None:
         training.restore(*saved)
         say(f"going on at iteration {training.iteration}")
     started = last_saved = last_said = time.monotonic()
@@ -153,16 +157,16 @@ def _train(
         now, done = time.monotonic(), training.iteration
         if now - last_said > 10 or done in (1, preset.iterations):
             left = (now - started) / (done - first) * (preset.iterations - done)
-            psnr = judge(training.gaussians(), [learn[done % len(learn)]], threads)["psnr"]
+            psnr = judge_pictures(training.picture, [learn[done % len(learn)]])["psnr"]
             say(
                 f"iteration {done} of {preset.iterations}: loss {mean:.4f}, PSNR {psnr:.1f} dB on a learned view, "
-                f"{len(training.parameters):,} Gaussians, {left:.0f} s left"
+                f"{training.count:,} Gaussians, {left:.0f} s left"
             )
             last_said = now
         if now - last_saved > save_seconds and done < preset.iterations:
             checkpoint.save(*training.state())
             last_saved = now
-    return training.gaussians()
+    return training
 
 
 def _one() -> Gaussians:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from isometry.scenes.capture.loss import Target
 from isometry.scenes.capture.parameters import NAMES, Parameters
 from isometry.scenes.capture.photos import Photo
 from isometry.scenes.capture.presets import Preset
+from isometry.scenes.files.cameras import Camera
 from isometry.scenes.gaussians import Gaussians, rotation_matrices
 from isometry.scenes.raster import render, render_backward
 
@@ -46,9 +48,18 @@ class Training:
         n = len(self.parameters)
         self._pull, self._seen = np.zeros(n), np.zeros(n)
 
+    @property
+    def count(self) -> int:
+        """Gaussians now."""
+        return len(self.parameters)
+
     def gaussians(self) -> Gaussians:
         """As trained so far, with the harmonics in use."""
         return self.parameters.gaussians(self.preset.degree_at(self.iteration))
+
+    def picture(self, camera: Camera) -> np.ndarray:
+        """What a camera sees of the present state, `(h, w, 3)` float32."""
+        return render(self.gaussians(), camera, background=BLACK, threads=self.threads).colour
 
     def step(self) -> float:
         """One photograph; gives the loss before the step.
@@ -170,10 +181,15 @@ def cameras_extent(photos: list[Photo]) -> float:
 
 def judge(gaussians: Gaussians, photos: list[Photo], threads: int | None = None) -> dict[str, float]:
     """Mean PSNR in decibel and mean SSIM over photographs."""
+    return judge_pictures(lambda camera: render(gaussians, camera, background=BLACK, threads=threads).colour, photos)
+
+
+def judge_pictures(draw: Callable[[Camera], np.ndarray], photos: list[Photo]) -> dict[str, float]:
+    """The same for whatever draws: a camera in, `(h, w, 3)` out."""
     psnr, ssim = [], []
     for photo in photos:
         target = Target(photo.colours, photo.known)
-        picture = render(gaussians, photo.camera, background=BLACK, threads=threads).colour
+        picture = draw(photo.camera)
         psnr.append(target.psnr(picture))
         ssim.append(target.ssim(np.clip(picture, 0, 1)))
     return {"psnr": float(np.mean(psnr)), "ssim": float(np.mean(ssim)), "views": float(len(photos))}

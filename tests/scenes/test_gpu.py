@@ -1,0 +1,165 @@
+"""Training through gsplat: what it says without it, and that it follows the CPU's training, with the CPU rasteriser in its place."""
+
+from __future__ import annotations
+
+import sys
+import types
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from isometry.cli.main import main
+from isometry.errors import InputError, MissingExtraError
+from isometry.scenes import Gaussians, example_scene, render, render_backward
+from isometry.scenes.capture import PRESETS, Training, build_scene
+from isometry.scenes.capture.gpu import GpuTraining
+from isometry.scenes.capture.photos import Photo
+from isometry.scenes.capture.start import first_gaussians
+from isometry.scenes.files.cameras import Camera
+from isometry.scenes.raster.gpu import render_on_gpu
+from tests.scenes.captures import ring
+
+torch = pytest.importorskip("torch")
+PLAN = replace(
+    PRESETS["laptop"], iterations=60, longest=40, most=700, degree=1, degree_every=20, densify_from=5, densify_until=45,
+    densify_every=10, reset_every=25,
+)  # fmt: skip
+
+
+def _rasterization(
+    means,
+    quats,
+    scales,
+    opacities,
+    colors,
+    viewmats,
+    Ks,
+    width,
+    height,
+    *,
+    near_plane,
+    eps2d,
+    sh_degree,
+    packed,
+    backgrounds,
+):
+    """gsplat's function with its shapes, drawn by the CPU rasteriser; one camera."""
+    assert near_plane == 0.2 and eps2d == 0.3 and not packed and (sh_degree + 1) ** 2 == colors.shape[1]
+    assert viewmats.shape == (1, 4, 4) and Ks.shape == (1, 3, 3) and backgrounds.shape == (1, 3)
+    view, lens = viewmats[0].numpy().astype(float), Ks[0].numpy().astype(float)
+    camera = Camera(width, height, lens[0, 0], lens[1, 1], lens[0, 2], lens[1, 2], view[:3, :3], view[:3, 3])
+    box = {}
+
+    class Drawn(torch.autograd.Function):
+        @staticmethod
+        def forward(context, means, quats, scales, opacities, colors, places):
+            g = Gaussians(
+                means.numpy(), scales.log().numpy(), quats.numpy(), torch.logit(opacities).numpy(), colors.numpy()
+            )
+            seen = render(g, camera, background=tuple(backgrounds[0].tolist()))
+            context.kept = (g, seen, scales, opacities)
+            box["visible"] = torch.as_tensor(seen.visible)
+            return torch.as_tensor(seen.colour)
+
+        @staticmethod
+        def backward(context, slope):
+            g, seen, scales, opacities = context.kept
+            d = render_backward(g, camera, seen, slope.numpy())
+            give = [d.means, d.quaternions, d.log_scales / scales.numpy(), None, d.harmonics, d.centres[None]]
+            give[3] = d.logits / (opacities * (1 - opacities)).numpy()
+            return tuple(torch.as_tensor(np.ascontiguousarray(part)) for part in give)
+
+    places = torch.zeros((1, len(means), 2), requires_grad=True) + 0.0
+    colour = Drawn.apply(means, quats, scales, opacities, colors, places)
+    radii = torch.where(box["visible"], 3, 0)[None, :, None].repeat(1, 1, 2)
+    return colour[None], torch.ones((1, height, width, 1)), {"means2d": places, "radii": radii}
+
+
+@pytest.fixture
+def gsplat(monkeypatch):
+    fake = types.ModuleType("gsplat")
+    fake.rasterization = _rasterization
+    monkeypatch.setitem(sys.modules, "gsplat", fake)
+
+
+@pytest.fixture(scope="module")
+def photos():
+    scene = example_scene(splats=3000)
+    return [
+        Photo(camera, np.clip(render(scene.gaussians, camera).colour, 0, 1), np.ones((32, 40), bool))
+        for camera in ring(6)
+    ]
+
+
+def test_without_gsplat_there_is_one_sentence(monkeypatch, tmp_path, capsys, photos):
+    monkeypatch.setitem(sys.modules, "gsplat", None)
+    with pytest.raises(MissingExtraError, match=r"isometry\[gpu\]"):
+        GpuTraining(first_gaussians(photos, 50, 0), photos, PLAN)
+    with pytest.raises(MissingExtraError, match=r"isometry\[gpu\]"):
+        render_on_gpu(example_scene(splats=1000).gaussians, photos[0].camera)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+def test_without_a_device_there_is_one_sentence(gsplat, photos):
+    with pytest.raises(InputError, match="no CUDA device is here"):
+        GpuTraining(first_gaussians(photos, 50, 0), photos, PLAN)
+
+
+def test_the_command_says_it_before_it_begins(monkeypatch, tmp_path, capsys, folder):
+    monkeypatch.setitem(sys.modules, "gsplat", None)
+    with pytest.raises(SystemExit) as stop:
+        main(["scene", "build", str(folder), "--out", str(tmp_path / "s"), "--device", "cuda", "--preset", "full"])
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and "isometry[gpu]" in said and "Traceback" not in said
+    assert not list(tmp_path.iterdir())
+
+
+def same(one, other):
+    """But for splats that rounding (exp and log in single precision) takes over the 1/255 below which none is drawn."""
+    off = np.abs(one - other)
+    assert off.max() < 1 / 255 and off.mean() < 2e-5
+
+
+def test_its_pictures_and_steps_are_the_cpus(gsplat, photos):
+    start = first_gaussians(photos, 300, 0)
+    ours, theirs = Training(start, photos, PLAN, seed=3), GpuTraining(start, photos, PLAN, seed=3, device="cpu")
+    same(theirs.picture(photos[0].camera), ours.picture(photos[0].camera))
+    same(
+        render_on_gpu(start, photos[1].camera, background=(0.2, 0.3, 0.4), device="cpu"),
+        render(start, photos[1].camera, background=(0.2, 0.3, 0.4)).colour,
+    )
+    counts = set()
+    for _ in range(30):
+        a, b = ours.step(), theirs.step()
+        assert b == pytest.approx(a, rel=2e-2)
+        counts.add(ours.count)
+        assert abs(theirs.count - ours.count) <= 0.03 * ours.count
+    assert len(counts) > 2, "it multiplied and was thinned on the way"
+    assert theirs.count <= PLAN.most
+
+
+def test_it_learns_and_goes_on_where_it_was(gsplat, photos):
+    start = first_gaussians(photos, 300, 0)
+    one = GpuTraining(start, photos, PLAN, seed=1, device="cpu")
+    losses = [one.step() for _ in range(24)]  # four rounds of the six photographs, before opacities are reset
+    assert np.mean(losses[-6:]) < 0.9 * np.mean(losses[:6])
+    arrays, words = one.state()
+    other = GpuTraining(start, photos, PLAN, seed=9, device="cpu")
+    other.restore(arrays, words)
+    for _ in range(15):
+        assert other.step() == one.step()
+    np.testing.assert_array_equal(other.gaussians().means, one.gaussians().means)
+    assert one.gaussians().degree == 1
+
+
+def test_a_scene_is_built_with_it(gsplat, photos, monkeypatch, tmp_path, folder):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    real = GpuTraining.__init__
+    monkeypatch.setattr(
+        GpuTraining, "__init__", lambda self, *args, device, **rest: real(self, *args, device="cpu", **rest)
+    )
+    said: list[str] = []
+    built = build_scene(folder, tmp_path / "s", PLAN.changed(iterations=12), device="cuda", say=said.append)
+    assert built.report["device"] == "cuda" and built.report["held_out"]["psnr"] > 8
+    assert any("iteration 12 of 12" in sentence for sentence in said)
