@@ -76,6 +76,33 @@ def test_one_query_equals_its_row_in_a_batch():
     assert index.last_plan["bytes"] == 4000 * 13 + 100 * 32 * 4
 
 
+def test_fine_vectors_order_what_codes_find(tmp_path):
+    x, y = data(), data(seed=1)
+    np.save(tmp_path / "fine.npy", y[:3900])
+    mapped = np.load(tmp_path / "fine.npy", mmap_mode="r")
+    index = CodeIndex(SignBinarizer(64).fit(x[:3900]), shortlist=50).build(x[:3900], [mapped[:700], mapped[700:]])
+    scores, rows = index.search(x[3900:], 10, fine=y[3900:])
+    candidates = CodeIndex(index.compressor, shortlist=50).build(x[:3900]).search(x[3900:], 50)[1]
+    for i, row in enumerate(candidates):
+        row = np.sort(row)
+        expected = row[np.argsort(-(mapped[row] @ y[3900 + i]), kind="stable")[:10]]
+        np.testing.assert_array_equal(rows[i], expected)
+    everything = CodeIndex(index.compressor, shortlist=3900).build(x[:3900], mapped)
+    exact = FlatIndex().build(y[:3900]).search(y[3900:], 10)
+    np.testing.assert_array_equal(everything.search(x[3900:], 10, fine=y[3900:])[1], exact[1])
+    again = CodeIndex(index.compressor, shortlist=50).restore(x[:3900], index.arrays(), mapped)
+    np.testing.assert_array_equal(again.search(x[3900:], 10, fine=y[3900:])[0], scores)
+    narrow = CodeIndex(index.compressor, shortlist=50).build(x[:3900], np.ascontiguousarray(y[:3900, :7]))
+    assert narrow.search(x[3900:], 10, fine=np.ascontiguousarray(y[3900:, :7]))[1].shape == (100, 10)
+    for wrong in (lambda: index.search(x, 5), lambda: CodeIndex(index.compressor).build(x).search(x, 5, fine=y)):
+        with pytest.raises(InputError, match="go together"):
+            wrong()
+    with pytest.raises(ShapeError, match="fine vectors for"):
+        CodeIndex(index.compressor).build(x, y[:9])
+    with pytest.raises(ShapeError, match="one each"):
+        index.search(x[:3], 5, fine=y[:2])
+
+
 def test_bad_input_and_no_matches():
     x = data(300)
     code = SignBinarizer().fit(x)

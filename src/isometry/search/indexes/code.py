@@ -21,7 +21,8 @@ class CodeIndex:
     Bit codes (`SignBinarizer`, `RecurrentBinary`) and product codes of 4 bits are scanned as 4-bit digits looked up in
     registers (`kernels.nibbles`), product codes of one byte a part through tables in memory, any other fitted compressor
     through its own `scorer`, block by block; queries stay floats in all of them, up to the rounding of the tables.
-    Scores are those of `FlatIndex`; only which rows reach the shortlist is approximate.
+    Scores are those of `FlatIndex`; only which rows reach the shortlist is approximate. With `fine` vectors the two stages
+    have an embedding each (paper 19): codes choose candidates, the fine vectors order them.
 
     Args:
         compressor: a fitted compressor of `isometry.compression`.
@@ -42,10 +43,17 @@ class CodeIndex:
         self._codes = np.empty((0, 0), np.uint8)
         self._blocks: np.ndarray | None = None
         self._factor = np.empty(0, np.uint16)
+        self._fine = False
 
-    def build(self, vectors: np.ndarray | Sequence[np.ndarray]) -> CodeIndex:
-        """Code float32 vectors (n, d), or a list of such arrays as consecutive rows; the arrays are kept, not copied."""
-        arrays = self._attach(vectors)
+    def build(
+        self, vectors: np.ndarray | Sequence[np.ndarray], fine: np.ndarray | Sequence[np.ndarray] | None = None
+    ) -> CodeIndex:
+        """Code float32 vectors (n, d), or a list of such arrays as consecutive rows; the arrays are kept, not copied.
+
+        `fine` (n, f), likewise: what candidates are scored by, None for the vectors themselves. It may be memory-mapped:
+        a search reads the rows of its shortlist only. The coded vectors are then not kept.
+        """
+        arrays = self._attach(vectors, fine)
         parts = [self.compressor.transform(a[at : at + _BLOCK]) for a in arrays for at in range(0, len(a), _BLOCK)]
         width = self.compressor.bytes_per_vector
         self._codes = np.concatenate(parts) if parts else np.empty((0, width), np.uint8)
@@ -64,21 +72,31 @@ class CodeIndex:
             return {"codes": self._codes}
         return {"blocks": self._blocks, "factor": self._factor}
 
-    def restore(self, vectors: np.ndarray | Sequence[np.ndarray], arrays: Mapping[str, np.ndarray]) -> CodeIndex:
+    def restore(
+        self,
+        vectors: np.ndarray | Sequence[np.ndarray],
+        arrays: Mapping[str, np.ndarray],
+        fine: np.ndarray | Sequence[np.ndarray] | None = None,
+    ) -> CodeIndex:
         """As `build` on the same vectors, with the codes it made then, which may be memory-mapped."""
-        self._attach(vectors)
+        self._attach(vectors, fine)
         self._blocks, self._factor = arrays.get("blocks"), arrays.get("factor", self._factor)
         self._codes = arrays.get("codes", self._codes)
         return self
 
-    def _attach(self, vectors: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
-        arrays = [vectors] if isinstance(vectors, np.ndarray) else list(vectors)
-        for array in arrays:
-            if array.ndim != 2 or array.dtype != np.float32 or array.shape[1] != self.compressor.n_features_in_:
-                expected = f"float32 (n, {self.compressor.n_features_in_})"
-                raise ShapeError(f"vectors are {array.dtype} of shape {array.shape}; this code takes {expected}.")
+    def _attach(
+        self, vectors: np.ndarray | Sequence[np.ndarray], fine: np.ndarray | Sequence[np.ndarray] | None
+    ) -> list[np.ndarray]:
+        arrays = _listed(vectors, self.compressor.n_features_in_, "vectors are", "this code takes")
         self._arrays = arrays
-        self._starts = np.concatenate([[0], np.cumsum([len(array) for array in arrays])]).astype(np.int64)
+        if fine is not None:
+            parts = [fine] if isinstance(fine, np.ndarray) else list(fine)
+            width = parts[0].shape[-1] if parts else 0
+            self._arrays = _listed(parts, width, "fine vectors are", "all of them must be")
+            if sum(map(len, self._arrays)) != sum(map(len, arrays)):
+                raise ShapeError(f"{sum(map(len, self._arrays))} fine vectors for {sum(map(len, arrays))} coded ones.")
+        self._fine = fine is not None
+        self._starts = np.concatenate([[0], np.cumsum([len(array) for array in self._arrays])]).astype(np.int64)
         return arrays
 
     def __len__(self) -> int:
@@ -90,16 +108,28 @@ class CodeIndex:
         blocks = 0 if self._blocks is None else self._blocks.nbytes
         return self._codes.nbytes + blocks + self._factor.nbytes
 
-    def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Queries (q, d) to (scores (q, k) float32, rows (q, k) int64), best first, padded with -inf and -1."""
-        scores, rows, self.last_plan = self.search_with_plan(queries, k, allowed)
+    def search(
+        self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None, *, fine: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Queries (q, d) to (scores (q, k) float32, rows (q, k) int64), best first, padded with -inf and -1.
+
+        `fine` (q, f): the same queries as the fine vectors want them; needed where the index has fine vectors.
+        """
+        scores, rows, self.last_plan = self.search_with_plan(queries, k, allowed, fine=fine)
         return scores, rows
 
     def search_with_plan(
-        self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None
+        self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None, *, fine: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
         """As `search`, with what ran; several threads may call it at once."""
         queries = check_queries(queries, self.compressor.n_features_in_, k)
+        if (fine is not None) != self._fine:
+            raise InputError("fine queries and fine vectors go together: give both or neither.")
+        scored = queries
+        if fine is not None:
+            scored = check_queries(fine, self._arrays[0].shape[1], k)
+            if len(scored) != len(queries):
+                raise ShapeError(f"{len(scored)} fine queries for {len(queries)} queries; give one each.")
         allowed = check_allowed(allowed, len(self))
         matches = len(self) if allowed is None else int(np.count_nonzero(allowed))
         wanted = min(max(k, self.shortlist), matches)
@@ -118,7 +148,7 @@ class CodeIndex:
         else:
             found, stage, scanned = self._scorer_stage(queries, wanted, allowed), "decoded scan", len(self)
         score = exact_scorer()
-        for i, query in enumerate(queries):
+        for i, query in enumerate(scored):
             chosen = np.sort(found[i][found[i] >= 0])
             exact = np.empty(len(chosen), np.float32)
             for array, start, stop in zip(self._arrays, self._starts, self._starts[1:], strict=False):
@@ -130,7 +160,7 @@ class CodeIndex:
         width = self.compressor.bytes_per_vector
         plan = {
             "stage": stage, "matches": matches, "scanned": scanned, "candidates": floats,
-            "bytes": scanned * width + floats * queries.shape[1] * 4,
+            "bytes": scanned * width + floats * scored.shape[1] * 4,
         }  # fmt: skip
         return scores, rows, plan
 
@@ -207,6 +237,15 @@ class CodeIndex:
             order = np.argpartition(-best, wanted - 1, axis=1)[:, :wanted]
             best, rows = np.take_along_axis(best, order, 1), np.take_along_axis(rows, order, 1)
         return np.where(np.isneginf(best), -1, rows)
+
+
+def _listed(vectors: np.ndarray | Sequence[np.ndarray], width: int, what: str, wanted: str) -> list[np.ndarray]:
+    """Arrays of float32 rows of that width. Raises: ShapeError."""
+    arrays = [vectors] if isinstance(vectors, np.ndarray) else list(vectors)
+    for array in arrays:
+        if array.ndim != 2 or array.dtype != np.float32 or array.shape[1] != width:
+            raise ShapeError(f"{what} {array.dtype} of shape {array.shape}; {wanted} float32 (n, {width}).")
+    return arrays
 
 
 def _width(code: SignBinarizer | RecurrentBinary) -> int:
