@@ -104,6 +104,18 @@ def test_table_of_two_bit_groups():
     assert [tuple(at) for at in np.argwhere(table == 18)] == [(i, i) for i in (0, 3, 12, 15)]
 
 
+def test_training_never_ends_below_its_start_on_the_pairs_held_out():
+    wild = {"hidden": 0, "optimiser": "sgd", "learning_rate": 1e4}
+    code, x, y = fitted(**wild)
+    start = fitted(hidden=0, epochs=0)[0]
+    np.testing.assert_array_equal(code.bits(x), start.bits(x))
+    few, untrained = (RecurrentBinary(16, **{"epochs": 2, **wild, **last}) for last in ({}, {"epochs": 0}))
+    few.fit(x[:199], y[:199])
+    assert (few.bits(x) != untrained.fit(x[:199], y[:199]).bits(x)).mean() > 0.2
+    with pytest.raises(InputError, match="diverged"):
+        RecurrentBinary(16, optimiser="sgd", learning_rate=1e36).fit(x[:199], y[:199])
+
+
 def test_scoring_decoding_and_saving(tmp_path):
     code, x, _ = fitted()
     codes = code.transform(x)
@@ -111,6 +123,7 @@ def test_scoring_decoding_and_saving(tmp_path):
     code.save(tmp_path / "rb")
     again = load_compressor(tmp_path / "rb")
     np.testing.assert_array_equal(again.transform(x), codes)
+    assert [part.shape for part in code.planes(codes[:0])] == [(0, 2, 2), (0,)]
     again_codes = fitted()[0].transform(x)
     np.testing.assert_array_equal(again_codes, codes)
 
