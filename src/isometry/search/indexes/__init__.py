@@ -7,5 +7,15 @@ from isometry.search.indexes.flat import FlatIndex
 from isometry.search.indexes.hnsw import HNSWIndex
 from isometry.search.indexes.ivf import IVFIndex
 from isometry.search.indexes.multivector import MultiVectorIndex
+from isometry.search.indexes.symmetric import SymmetricIndex
 
-__all__ = ["AdaptiveIndex", "CodeIndex", "EncodingScan", "FlatIndex", "HNSWIndex", "IVFIndex", "MultiVectorIndex"]
+__all__ = [
+    "AdaptiveIndex",
+    "CodeIndex",
+    "EncodingScan",
+    "FlatIndex",
+    "HNSWIndex",
+    "IVFIndex",
+    "MultiVectorIndex",
+    "SymmetricIndex",
+]
