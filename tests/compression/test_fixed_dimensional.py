@@ -120,6 +120,26 @@ def test_final_projection_is_a_signed_sum():
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
+def test_dense_final_projection_keeps_inner_products(tmp_path):
+    x, offsets = tokens([7, 9, 4])
+    wide = FixedDimensionalEncoding(3, 4, 5, random_state=3).fit(x)
+    dense = FixedDimensionalEncoding(3, 4, 5, final=90, final_projection="dense", random_state=3).fit(x)
+    full, got = wide.encode_documents(x, offsets), dense.encode_documents(x, offsets)
+    np.testing.assert_allclose(got, full @ dense.final_signs_ / np.sqrt(90), atol=1e-4)
+    assert set(np.unique(dense.final_signs_)) == {-1, 1}
+    products = []
+    for seed in range(60):
+        one = FixedDimensionalEncoding(3, 4, 5, final=90, final_projection="dense", random_state=seed).fit(x)
+        apart = FixedDimensionalEncoding(3, 4, 5, random_state=seed).fit(x)
+        pair = [e.encode_queries(x, offsets)[0] @ e.encode_documents(x, offsets)[1] for e in (one, apart)]
+        products.append(pair[0] - pair[1])
+    assert abs(np.mean(products)) < 3 * np.std(products) / np.sqrt(60)
+    dense.save(tmp_path / "fde")
+    assert load_compressor(tmp_path / "fde").encode_documents(x, offsets).tobytes() == got.tobytes()
+    with pytest.raises(InputError, match="exceeds 1 GiB"):
+        FixedDimensionalEncoding(6, 16, 40, final=40_000, final_projection="dense").fit(x)
+
+
 def test_same_seed_gives_the_same_bytes_in_another_process_and_after_saving(tmp_path):
     x, offsets = tokens([7, 9])
     encoding = FixedDimensionalEncoding(3, 4, 5, final=64).fit(x)
@@ -147,6 +167,12 @@ def test_bad_input_is_named():
     broken[4, 1] = np.nan
     with pytest.raises(ShapeError, match="token vector 4"):
         encoding.encode_documents(broken, offsets)
-    for wrong in ({"k_sim": 21}, {"projection": "sparse"}, {"final": 0}, {"repetitions": 0}):
+    for wrong in (
+        {"k_sim": 21},
+        {"projection": "sparse"},
+        {"final": 0},
+        {"repetitions": 0},
+        {"final_projection": "sparse"},
+    ):
         with pytest.raises(InputError):
             FixedDimensionalEncoding(**wrong).fit(x)

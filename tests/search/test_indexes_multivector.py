@@ -114,6 +114,10 @@ def test_scans_of_codes_follow_the_products(code):
     parts = EncodingScan(fitted)
     parts.restore([parts.coded(vectors[:300]), parts.coded(vectors[300:])], 96)
     assert whole.bytes_in_memory == parts.bytes_in_memory >= 900 * 12
+    encoding = FixedDimensionalEncoding(2, 3, 8).fit(vectors)
+    served = MultiVectorIndex(encoding, candidates=whole)
+    tables = encoding.shared_bytes + (0 if fitted is None else fitted.shared_bytes)
+    assert served.bytes_in_memory == whole.bytes_in_memory + tables > whole.bytes_in_memory
     allowed, few = rng.random(900) < 0.5, np.arange(900) % 100 == 7
     for mask in (None, allowed, few):
         scores, rows = whole.search(query, 30, mask)

@@ -8,7 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 from isometry.compression._base import SavedEstimator
 from isometry.errors import InputError, MissingExtraError, ShapeError
 
-_TOKENS = 4096
+_TOKENS, _ROWS = 4096, 1024
 
 
 def gray_rank(code: np.ndarray) -> np.ndarray:
@@ -45,7 +45,9 @@ class FixedDimensionalEncoding(SavedEstimator):
         projected: coordinates after the inner projection; None leaves tokens as they are.
         repetitions: R.
         fill_empty: fill the empty blocks of documents.
-        final: coordinates of the final count-sketch; None leaves R 2^k_sim projected coordinates.
+        final: coordinates of the final projection; None leaves R 2^k_sim projected coordinates.
+        final_projection: "count_sketch" (one slot and sign for a coordinate, as in the authors' code), or the paper's
+            "dense", entries ±1/sqrt(final): R 2^k_sim projected x final bytes, at most 1 GiB.
         projection: "dense" or "count_sketch".
         gray: blocks in Gray order; None follows the convention of `projection`.
         center: tokens fall into buckets by the side of the fitted tokens' mean that they lie on, not of the origin. Token
@@ -61,6 +63,7 @@ class FixedDimensionalEncoding(SavedEstimator):
         *,
         fill_empty: bool = True,
         final: int | None = None,
+        final_projection: str = "count_sketch",
         projection: str = "dense",
         gray: bool | None = None,
         center: bool = False,
@@ -71,6 +74,7 @@ class FixedDimensionalEncoding(SavedEstimator):
         self.repetitions = repetitions
         self.fill_empty = fill_empty
         self.final = final
+        self.final_projection = final_projection
         self.projection = projection
         self.gray = gray
         self.center = center
@@ -83,8 +87,9 @@ class FixedDimensionalEncoding(SavedEstimator):
             raise ShapeError(f"token vectors have shape {values.shape}; give (tokens, dimension).")
         if not 0 <= self.k_sim <= 20 or self.repetitions < 1:
             raise InputError(f"k_sim is {self.k_sim} and repetitions {self.repetitions}; use 0 to 20 and at least 1.")
-        if self.projection not in ("dense", "count_sketch"):
-            raise InputError(f"projection is {self.projection!r}; choose 'dense' or 'count_sketch'.")
+        for name, kind in (("projection", self.projection), ("final_projection", self.final_projection)):
+            if kind not in ("dense", "count_sketch"):
+                raise InputError(f"{name} is {kind!r}; choose 'dense' or 'count_sketch'.")
         for name, size in (("projected", self.projected), ("final", self.final)):
             if size is not None and size < 1:
                 raise InputError(f"{name} is {size}; give at least 1, or None.")
@@ -101,8 +106,14 @@ class FixedDimensionalEncoding(SavedEstimator):
             signs = draw.integers(0, 2, (self.repetitions, d)) * 2 - 1
             self.projections_ = np.zeros((self.repetitions, d, self.projected), np.float32)
             np.put_along_axis(self.projections_, slots[:, :, None], signs[:, :, None].astype(np.float32), axis=2)
-        self.slots_ = self.slot_signs_ = None
-        if self.final is not None:
+        self.slots_ = self.slot_signs_ = self.final_signs_ = None
+        if self.final is not None and self.final_projection == "dense":
+            if self._wide * self.final > 1 << 30:
+                raise InputError(
+                    f"a dense projection of {self._wide} to {self.final} coordinates exceeds 1 GiB; use 'count_sketch'."
+                )
+            self.final_signs_ = draw.integers(0, 2, (self._wide, self.final), dtype=np.int8) * np.int8(2) - np.int8(1)
+        elif self.final is not None:
             self.slots_ = draw.integers(0, self.final, self._wide).astype(np.int32)
             self.slot_signs_ = (draw.integers(0, 2, self._wide) * 2 - 1).astype(np.float32)
         return self
@@ -160,13 +171,23 @@ class FixedDimensionalEncoding(SavedEstimator):
                 sides, small, local, self.repetitions, self.k_sim, width, shared, order, bits, documents,
                 documents and self.fill_empty, wide,
             )  # fmt: skip
-            if self.final is not None:
+            if self.final_signs_ is not None:
+                out[first:last] = self._projected(wide)
+            elif self.final is not None:
                 count_sketch(wide, self.slots_, self.slot_signs_, out[first:last])
             first = last
         return out
 
+    def _projected(self, wide: np.ndarray) -> np.ndarray:
+        """Encodings (n, w) through the dense final projection, (n, final)."""
+        assert self.final_signs_ is not None
+        out = np.zeros((len(wide), self.final_signs_.shape[1]), np.float32)
+        for at in range(0, wide.shape[1], _ROWS):
+            out += wide[:, at : at + _ROWS] @ self.final_signs_[at : at + _ROWS].astype(np.float32)
+        return out / np.float32(np.sqrt(out.shape[1]))
+
     def _restore(self, state: dict[str, np.ndarray]) -> None:
-        self.projections_ = self.slots_ = self.slot_signs_ = self.center_ = None
+        self.projections_ = self.slots_ = self.slot_signs_ = self.final_signs_ = self.center_ = None
         super()._restore(state)
 
 

@@ -111,8 +111,13 @@ class MultiVectorIndex:
 
     @property
     def bytes_in_memory(self) -> int:
-        """Bytes of the encodings and of the int8 copy (the vectors themselves may be mapped and are not counted)."""
-        held = 0 if self.encoding is None else int(getattr(self.candidates, "bytes_in_memory", 0))
+        """Bytes of the encodings with their projector and tables, and of the int8 copy (the vectors themselves may be
+        mapped and are not counted)."""
+        held = 0
+        if self.encoding is not None:
+            code = getattr(self.candidates, "code", None)
+            shared = self.encoding.shared_bytes + (0 if code is None else code.shared_bytes)
+            held = int(getattr(self.candidates, "bytes_in_memory", 0)) + shared
         return held + sum(array.nbytes for part in self._codes or () for array in part)
 
     def search(
