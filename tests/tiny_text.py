@@ -19,8 +19,19 @@ from transformers import (
     Qwen2Config,
     Qwen2Model,
     Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3Model,
+    XLMRobertaConfig,
+    XLMRobertaModel,
 )
 
+ENCODERS = {"bert": (BertConfig, BertModel), "xlm-roberta": (XLMRobertaConfig, XLMRobertaModel)}
+POSITIONS = {"bert": 64, "xlm-roberta": 66}
+DECODERS = {
+    "qwen2": (Qwen2Config, Qwen2Model),
+    "qwen3": (Qwen3Config, Qwen3Model),
+    "mistral": (MistralConfig, MistralModel),
+}
 WORDS = [f"w{i}" for i in range(200)]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
@@ -58,14 +69,19 @@ def qwen_tokenizer(padding_side: str = "right") -> Qwen2Tokenizer:
 def save_backbone(folder: Path, kind: str, seed: int, layers: int, padding_side: str = "right") -> Path:
     torch.manual_seed(seed)
     sizes = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 64}
-    if kind == "bert":
-        model = BertModel(
-            BertConfig(
-                **sizes, num_hidden_layers=layers, num_attention_heads=4, max_position_embeddings=64, pad_token_id=0
+    if kind in ENCODERS:
+        config_class, model_class = ENCODERS[kind]
+        model = model_class(
+            config_class(
+                **sizes,
+                num_hidden_layers=layers,
+                num_attention_heads=4,
+                max_position_embeddings=POSITIONS[kind],
+                pad_token_id=0,
             )
         )
     else:
-        config_class, model_class = {"qwen2": (Qwen2Config, Qwen2Model), "mistral": (MistralConfig, MistralModel)}[kind]
+        config_class, model_class = DECODERS[kind]
         config = config_class(
             **sizes,
             num_hidden_layers=layers,
@@ -76,7 +92,7 @@ def save_backbone(folder: Path, kind: str, seed: int, layers: int, padding_side:
         )
         model = model_class(config)
     model.save_pretrained(folder)
-    text = qwen_tokenizer(padding_side) if kind == "qwen2" else tokenizer(kind != "bert", padding_side)
+    text = qwen_tokenizer(padding_side) if kind.startswith("qwen") else tokenizer(kind in DECODERS, padding_side)
     text.save_pretrained(folder)
     return folder
 
@@ -92,7 +108,7 @@ def tiny_model(
     """A whole model with mean pooling (last token for decoders), in evaluation mode, on the CPU."""
     path = save_backbone(folder / f"{kind}-{seed}-{layers}-{padding_side}", kind, seed, layers, padding_side)
     transformer = Transformer(str(path), max_seq_length=32)
-    pooling = Pooling(32, "mean" if kind == "bert" else "lasttoken")
+    pooling = Pooling(32, "mean" if kind in ENCODERS else "lasttoken")
     modules = [transformer, pooling, Normalize()] if normalize else [transformer, pooling]
     return SentenceTransformer(modules=modules, device="cpu").eval()
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,6 +81,72 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(start, tmp_path):
         train(run_of(start), tmp_path / "n", data=pairs(), resume=True)
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("contrastive", {"lora": 4}),
+        ("nv-embed", {}),
+        ("pooling", {}),
+        ("2dmse", {}),
+        ("smae", {}),
+        ("contrastive", {"accumulate": 2, "length_window": 2}),
+        ("contrastive", {"precision": "bfloat16"}),
+    ],
+    ids=["adapters", "latents", "layers", "drawn-sizes", "masked", "accumulated", "bfloat16"],
+)
+def test_every_kind_of_run_goes_on_to_the_same_weights(name, changes, start, tmp_path):
+    run = run_of(start, name, **changes)
+    data = read_training_data({"text": sentences(24, low=5)}) if name == "smae" else pairs()
+    train(run, tmp_path / "whole", data=data)
+    with pytest.raises(KeyboardInterrupt):
+        train(run, tmp_path / "m", data=data, progress=lambda step: step.step < 4)
+    train(run, tmp_path / "m", data=data, resume=True)
+    whole, again = (
+        {str(file.relative_to(tmp_path / one)): load_file(file) for file in (tmp_path / one).rglob("*.safetensors")}
+        for one in ("whole", "m")
+    )
+    assert whole.keys() == again.keys()
+    assert all(same(whole[file], again[file]) for file in whole)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_weights(start, tmp_path):
+    import signal
+    import subprocess
+    import sys
+    import time
+
+    rows = tmp_path / "rows.jsonl"
+    texts = pairs(64).texts
+    rows.write_text("\n".join(json.dumps({k: v[i] for k, v in texts.items()}) for i in range(64)))
+    options = ["--data", str(rows), "--model", start, "--steps", "400", "--batch-size", "8", "--save-every", "20"]
+
+    def command(out, *more):
+        return [sys.executable, "-m", "isometry", "train", "contrastive", *options, "--out", str(tmp_path / out), *more]
+
+    subprocess.run(command("whole"), check=True, capture_output=True, timeout=240)
+    going = subprocess.Popen(command("m"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list((tmp_path / "m.training").glob("checkpoint-*/trainer_state.json")):
+        assert going.poll() is None, "the run ended before its first checkpoint"
+        time.sleep(0.05)
+    going.send_signal(signal.SIGKILL)
+    assert going.wait() == -signal.SIGKILL and not (tmp_path / "m").exists()
+    subprocess.run(command("m", "--resume"), check=True, capture_output=True, timeout=240)
+    assert same(weights(tmp_path / "m"), weights(tmp_path / "whole"))
+
+
+def test_a_checkpoint_cut_short_is_passed_over(start, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(run_of(start, steps=9), tmp_path / "m", data=pairs(), progress=lambda step: step.step < 7)
+    last = max((tmp_path / "m.training").glob("checkpoint-*"), key=lambda folder: int(folder.name.split("-")[1]))
+    (last / "trainer_state.json").write_text('{"epoch": 1.')
+    seen = []
+    train(
+        run_of(start, steps=9), tmp_path / "m", data=pairs(), resume=True, progress=lambda step: seen.append(step.step)
+    )
+    assert seen[0] == 7 and seen[-1] == 9
+
+
 def test_a_loss_that_is_no_number_stops_with_the_batch_and_the_checkpoint_named(start, tmp_path, monkeypatch):
     from isometry.training.losses import InfoNCE
 
@@ -151,6 +218,9 @@ def test_holding_out_stops_early_and_reports(start, tmp_path):
     run = run_of(start, hold_out=0.25, patience=1, learning_rate=0.5, steps=12, save_every=2)
     result = train(run, tmp_path / "m", data=pairs(32))
     assert result.evaluation_losses and result.steps < 12
+    best = min(result.evaluation_losses, key=lambda found: found[1])[0]
+    stopped = train(replace(run, steps=best, hold_out=0.25, patience=0), tmp_path / "best", data=pairs(32))
+    assert stopped.steps == best
     with pytest.raises(InputError, match="held out"):
         preset("contrastive", patience=2)
 
@@ -161,8 +231,11 @@ def test_adapters_are_merged_into_ordinary_weights(start, tmp_path):
     assert trained.keys() == before.keys()
     changed = {name for name in before if not torch.equal(trained[name], before[name])}
     assert changed and all("attention.self" in name for name in changed)
-    with pytest.raises(InputError, match="adapters"):
-        train(run_of(start, lora=4), tmp_path / "n", data=pairs(), resume=True)
+    every = run_of(start, lora=2, lora_alpha=8, lora_dropout=0.1, lora_layers="all", learning_rate=1e-2)
+    train(every, tmp_path / "n", data=pairs())
+    trained = weights(tmp_path / "n")
+    changed = {name for name in before if not torch.equal(trained[name], before[name])}
+    assert any("intermediate.dense" in name for name in changed) and not any("LayerNorm" in name for name in changed)
 
 
 def test_frozen_layers_stay(start, tmp_path):
@@ -200,8 +273,6 @@ def test_stages_hand_the_model_on(start, tmp_path):
     data = tmp_path / "rows.jsonl"
     rows = pairs(16, negatives=1).texts
     data.write_text("\n".join(json.dumps({k: v[i] for k, v in rows.items()}) for i in range(16)))
-    from dataclasses import replace
-
     results = train_stages([replace(stage, data=str(data)) for stage in stages], tmp_path / "m")
     assert [result.steps for result in results] == [2, 2]
     assert not same(weights(tmp_path / "m.stage-1"), weights(tmp_path / "m"))
@@ -227,6 +298,8 @@ def test_data_files_and_their_faults(tmp_path):
         read_training_data({"anchor": ["a", " "], "positive": ["b", "c"]})
     with pytest.raises(InputError, match=r"row 1, column 'score': 'x' is no number"):
         read_training_data({"sentence1": ["a"], "sentence2": ["b"], "score": ["x"]})
+    with pytest.raises(InputError, match=r"row 2, column 'score': 'inf' is no number"):
+        read_training_data({"sentence1": ["a", "b"], "sentence2": ["c", "d"], "score": [1.0, float("inf")]})
     with pytest.raises(InputError, match="has the columns title"):
         read_training_data({"title": ["a"]})
     with pytest.raises(InputError, match="no rows"):

@@ -1,6 +1,7 @@
 """Changing an encoder's weights: losses, negatives, batches and stages, runs, merging."""
 
 from isometry.training.data import DataReport, TrainingData, check_training_data, read_training_data
+from isometry.training.full_scale import FULL_SCALE, FullScale, full_scale
 from isometry.training.margins import MarginRule
 from isometry.training.run import PRESETS, TrainingRun, preset
 from isometry.training.train import (
@@ -14,8 +15,10 @@ from isometry.training.train import (
 )
 
 __all__ = [
+    "FULL_SCALE",
     "PRESETS",
     "DataReport",
+    "FullScale",
     "MarginRule",
     "TrainingData",
     "TrainingResult",
@@ -23,6 +26,7 @@ __all__ = [
     "TrainingStep",
     "build_loss",
     "check_training_data",
+    "full_scale",
     "load_model",
     "prepare_model",
     "preset",

@@ -1,7 +1,11 @@
-"""sentence-transformers' trainer, which here stops at a loss that is no number and says how far it is."""
+"""sentence-transformers' trainer, which here stops at a loss that is no number and says how far it is.
+
+Where several processes train together, their gradients meet here (see `processes.average_gradients`).
+"""
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import time
@@ -11,19 +15,66 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
 from isometry.encoders.text import NV_EMBED
-from isometry.errors import DivergedError
+from isometry.errors import DivergedError, InputError
+from isometry.training.processes import any_process, average_gradients, world
 from isometry.training.run import TrainingRun
+from isometry.training.stages.batching import LikeLengthSampler
+
+WEIGHTS = "trained.safetensors"
 
 
 class GuardedTrainer(SentenceTransformerTrainer):
-    """Stops with the batch named where the loss is no number. `stopped` is true after the caller asked to stop."""
+    """Stops with the batch named where the loss is no number. `stopped` is true after the caller asked to stop.
+
+    A checkpoint holds, beside the model as a folder, everything that is trained in one file: adapters, poolers of ours,
+    what a loss learns and draws. sentence-transformers reads the folder back, which loses those.
+    """
 
     stopped = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if world()[1] > 1:
+            # "Evaluation mode" is accelerate's word for a model that is not wrapped for distributed training.
+            prepare = self.accelerator.prepare_model
+            self.accelerator.prepare_model = functools.partial(prepare, evaluation_mode=True)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        loss = super().training_step(*args, **kwargs)
+        if world()[1] > 1:
+            average_gradients([self.model, self.loss])
+        return loss
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        held = {name: value.detach().cpu().contiguous() for name, value in self._trained().items()}
+        if isinstance(getattr(self.loss, "generator", None), torch.Generator):
+            held["generator"] = self.loss.generator.get_state()
+        save_file(held, Path(output_dir or self.args.output_dir) / WEIGHTS)
+
+    def _load_from_checkpoint(self, checkpoint_path: str, model: Any = None) -> None:
+        held = load_file(Path(checkpoint_path) / WEIGHTS)
+        if "generator" in held:
+            self.loss.generator.set_state(held["generator"])
+        with torch.no_grad():
+            for name, value in self._trained().items():
+                value.copy_(held[name])
+
+    def _load_best_model(self) -> None:
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+    def _trained(self) -> dict[str, Tensor]:
+        """Parameters of the model, then those of the loss that are not the model's."""
+        model = {f"model.{name}": value for name, value in self.model.named_parameters()}
+        known = {id(value) for value in model.values()}
+        loss = {f"loss.{name}": value for name, value in self.loss.named_parameters() if id(value) not in known}
+        return {name: value for name, value in {**model, **loss}.items() if value.requires_grad}
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         anchors = next((value for key, value in inputs.items() if key.endswith("input_ids")), None)
@@ -70,10 +121,10 @@ class _Report(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         from isometry.training.train import TrainingStep
 
-        rows = (state.global_step - self.first) * self.run.batch_size
+        rows = (state.global_step - self.first) * self.run.batch_size * self.run.accumulate
         speed = rows / max(time.perf_counter() - self.began, 1e-9)
         step = TrainingStep(state.global_step, state.max_steps, self.loss, self.rate, speed)
-        if self.progress(step) is False:
+        if any_process(self.progress(step) is False, args.device):
             control.should_save = control.should_training_stop = True
             self.trainer.stopped = True
 
@@ -92,19 +143,34 @@ def make_trainer(
     held: dict[str, list[Any]] | None,
     progress: Callable[..., bool | None] | None,
 ) -> GuardedTrainer:
-    """The trainer of a run; checkpoints and logs go to `work`."""
+    """The trainer of a run; checkpoints and logs go to `work`.
+
+    Raises:
+        InputError: a batch that the processes cannot share equally, or more rows in it than there are.
+    """
+    rank, processes = world()
+    if run.batch_size % processes:
+        raise InputError(f"a batch of {run.batch_size} rows does not divide among {processes} processes")
+    share = run.batch_size // processes
     rows = len(next(iter(columns.values())))
-    per_epoch = max(1, math.ceil(rows / run.batch_size))
+    for kind, found in (("to train on", columns), ("held out", held or {})):
+        if processes > 1 and found and len(next(iter(found.values()))) < run.batch_size:
+            raise InputError(f"several processes share whole batches: {kind} are fewer than {run.batch_size} rows")
+    per_epoch = max(1, math.ceil(rows / (run.batch_size * run.accumulate)))
     steps = run.steps or max(1, round(per_epoch * run.epochs))
     every = run.save_every or max(1, steps // 10)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(work / "tensorboard")
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(work),
         max_steps=steps,
-        per_device_train_batch_size=run.batch_size,
-        per_device_eval_batch_size=run.batch_size,
+        per_device_train_batch_size=share,
+        per_device_eval_batch_size=share,
+        gradient_accumulation_steps=run.accumulate,
+        # A batch that not every process has a share of would leave the others waiting.
+        dataloader_drop_last=processes > 1,
         learning_rate=run.learning_rate,
         warmup_steps=round(run.warmup * steps),
+        lr_scheduler_type=run.schedule,
         weight_decay=run.weight_decay,
         use_cpu=not torch.cuda.is_available(),
         bf16=run.precision == "bfloat16",
@@ -121,11 +187,15 @@ def make_trainer(
         logging_steps=max(1, min(10, steps // 10)),
         logging_first_step=True,
         logging_nan_inf_filter=False,
-        report_to=["tensorboard"],
+        report_to=["tensorboard"] if rank == 0 else [],
+        batch_sampler=functools.partial(LikeLengthSampler, window=run.length_window, shares=processes),
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
         prompts={"anchor": NV_EMBED.prompt(run.instruction)} if run.instruction else None,
     )
+    if arguments.n_gpu > 1:
+        # Several GPUs are several processes here, never torch's DataParallel in one.
+        arguments._n_gpu = 1
     callbacks: list[TrainerCallback] = [_Guard()]
     if run.patience:
         callbacks.append(EarlyStoppingCallback(run.patience))

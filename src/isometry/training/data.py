@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from isometry.errors import InputError
+from isometry.errors import InputError, MissingExtraError, NotFoundError
 from isometry.records import open_source
 
+HUB = "hub:"
 Kind = Literal["pairs", "graded", "labelled", "plain"]
-_ANCHORS = ("anchor", "query", "question", "sentence1", "premise")
-_POSITIVES = ("positive", "document", "answer", "sentence2", "hypothesis")
+_ANCHORS = ("anchor", "query", "question", "sentence1", "premise", "text")
+_POSITIVES = ("positive", "document", "answer", "sentence2", "hypothesis", "pos", "positive_passages")
 _SCORES = ("score", "similarity", "relatedness")
 
 
@@ -47,21 +50,29 @@ class TrainingData:
         )
 
 
-def read_training_data(source: str | Path | Mapping[str, Sequence[Any]], where: str | None = None) -> TrainingData:
-    """Training rows from a file (whatever the records room reads) or from columns in memory.
+def read_training_data(
+    source: str | Path | Mapping[str, Sequence[Any]], where: str | None = None, download: bool = False
+) -> TrainingData:
+    """Training rows from a file (whatever the records room reads), a data set of the hub, or columns in memory.
 
-    Columns are known by name: an anchor (anchor, query, question, sentence1, premise), a positive (positive, document,
-    answer, sentence2, hypothesis), negatives (negative, negative_1, …), a score (score, similarity, relatedness), an
-    instruction; or text and label; or text alone. Other columns are left alone.
+    Columns are known by name: an anchor (anchor, query, question, sentence1, premise; text beside a positive), a positive
+    (positive, document, answer, sentence2, hypothesis, pos), negatives (negative, negative_1, …), a score (score,
+    similarity, relatedness), an instruction; or text and label; or text alone. Other columns are left alone.
 
     Args:
-        where: how messages call the data; default the file's name.
+        source: a path, 'hub:OWNER/NAME' or 'hub:OWNER/NAME/CONFIG' for the train split of a data set of the hub (whose
+            nested texts are taken out: the text of a passage, the last of a list), or columns. All of it is held in
+            memory. where: how messages call the data; default the file's name. download: fetch what only the hub has.
 
     Raises:
         InputError: no such columns, empty data, a text that is missing, a score that is no number.
+        NotFoundError: a data set of the hub that is not here.
     """
     if isinstance(source, Mapping):
         name, columns = where or "the data", {key: list(values) for key, values in source.items()}
+    elif str(source).startswith(HUB):
+        name = where or str(source)
+        columns = _hub_columns(str(source).removeprefix(HUB), download)
     else:
         opened = open_source(source)
         name = where or opened.name
@@ -78,8 +89,10 @@ def read_training_data(source: str | Path | Mapping[str, Sequence[Any]], where: 
             kind: Kind = "graded"
         else:
             kind = "pairs"
-            negatives = sorted(key for key in columns if key == "negative" or key.startswith("negative_"))
-            texts |= {key: columns[key] for key in negatives}
+            negatives = sorted(
+                key for key in columns if key in ("negative", "neg") or re.fullmatch(r"negative_\d+", key)
+            )
+            texts |= {"negative" if key == "neg" else key: columns[key] for key in negatives}
         targets = columns[score] if score is not None else []
     elif "text" in columns and "label" in columns:
         kind, texts, targets = "labelled", {"text": columns["text"]}, columns["label"]
@@ -98,13 +111,45 @@ def read_training_data(source: str | Path | Mapping[str, Sequence[Any]], where: 
                 raise InputError(f"{name}, row {row}, column '{key}': an empty text; leave the row out")
     if kind == "graded":
         for row, value in enumerate(targets, start=1):
-            if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise InputError(f"{name}, row {row}, column '{score}': '{value}' is no number")
         targets = [float(value) for value in targets]
     if kind == "labelled" and any(value is None for value in targets):
         raise InputError(f"{name}, row {targets.index(None) + 1}, column 'label': no label; leave the row out")
     instructions = [str(value or "") for value in columns["instruction"]] if "instruction" in columns else []
     return TrainingData(kind, texts, targets, instructions)
+
+
+def _hub_columns(name: str, download: bool) -> dict[str, list[Any]]:
+    try:
+        from datasets import DownloadConfig, load_dataset
+    except ImportError as error:
+        raise MissingExtraError("data of the hub", "train") from error
+    owner, _, rest = name.partition("/")
+    data_set, _, config = rest.partition("/")
+    try:
+        found = load_dataset(
+            f"{owner}/{data_set}",
+            config or None,
+            split="train",
+            download_config=DownloadConfig(local_files_only=not download),
+        )
+    except (OSError, ValueError) as error:
+        advice = "" if download else "; --download fetches it"
+        raise NotFoundError(f"no data set '{name}' of the hub on this machine{advice}") from error
+    return {key: [_plain(value) for value in found[key]] for key in found.column_names}
+
+
+def _plain(value: Any) -> Any:
+    """The text in a passage ({title, text}), in a list of texts (the last: an instruction stands first), or as it is."""
+    if isinstance(value, dict):
+        texts = [value.get(key) for key in ("title", "text")]
+        return " ".join(text for text in texts if text) or _plain(value.get("summary"))
+    if isinstance(value, list):
+        if value and isinstance(value[0], dict):
+            return _plain(value[0])
+        return _plain(value[-1]) if value else None
+    return value
 
 
 @dataclass(frozen=True)

@@ -23,15 +23,23 @@ class TrainingRun:
             "masked" (paper 03) for plain texts: masked-autoencoder pre-training of all sizes of `ladder`.
         temperature, in_batch, hard, focal, mixed_pairs, mixed_list, directions: see `InfoNCE`.
         guide: "" or a guide model; guide_margin: absolute margin of its mask (paper 55).
-        mine: hard negatives mined per row with the starting model; mine_margin: their relative margin (05, 42).
+        mine: hard negatives mined per row; mine_margin: their relative margin (05, 42); mine_ranks: the window of
+            ranks they come from; mine_choose: its "hardest" or "random" ones (06). miner: "" = the starting model finds
+            them, or another model.
+        soft_weight: of KL to the miner's scores of each row's own candidates (42); soft_temperature: of its softmax.
         sizes: "full" = the whole model only, "ladder" = all sizes of `ladder` (03), "sampled" = 2DMSE (23).
         ladder: (layers, dimensions) pairs, the last the full size; () takes thirds of the model.
-        pooling: "keep", or "mean", "last-token", "latent" (05), "attention" (02), "multi-layer" (02), trained anew.
+        pooling: "keep", or "mean", "last-token", "latent" (05), "attention" (02), "multi-layer" (02), trained anew;
+            latents, heads, head_dimension: of the last three, 0 = 32, the most of 8 that divide, width / heads.
         attention: "keep", "causal" or "bidirectional".
         instruction: put before every anchor in the pattern of papers 05 and 48; rows with their own keep it.
         freeze: lower layers (and the token embeddings) that stay as they are, 0 = none.
-        lora: rank of low-rank adapters on the attention projections, merged at the end; 0 = train all weights.
-        steps: 0 = by `epochs`. hold_out: share of rows kept for the evaluation loss; 0 = no evaluation.
+        lora: rank of low-rank adapters, merged at the end; 0 = train all weights. lora_alpha: 0 = twice the rank.
+            lora_layers: "attention" = on its projections, "all" = on the feed-forward's too.
+        steps: 0 = by `epochs`. batch_size: rows a step, of all processes. accumulate: batches to a step of the weights.
+            length_window: batches whose rows are sorted by length together, to pad less; 1 = rows as they come.
+            schedule: the learning rate's way down after `warmup`, a share of the steps.
+        hold_out: share of rows kept for the evaluation loss; 0 = no evaluation.
         patience: evaluations without gain until the run stops and the best weights are taken; 0 = never.
         mini_batch_size: gradient caching; 0 = off. max_tokens: 0 = the model's own limit.
         save_every: steps between checkpoints (and evaluations); 0 = ten of them.
@@ -53,19 +61,33 @@ class TrainingRun:
     guide_margin: float = 0.0
     mine: int = 0
     mine_margin: float = 0.05
+    mine_ranks: tuple[int, int] = (0, 100)
+    mine_choose: Literal["hardest", "random"] = "hardest"
+    miner: str = ""
+    soft_weight: float = 0.0
+    soft_temperature: float = 1.0
     sizes: Literal["full", "ladder", "sampled"] = "full"
     ladder: tuple[tuple[int, int], ...] = ()
     pooling: Literal["keep", "mean", "last-token", "latent", "attention", "multi-layer"] = "keep"
+    latents: int = 0
+    heads: int = 0
+    head_dimension: int = 0
     attention: Literal["keep", "causal", "bidirectional"] = "keep"
     instruction: str = ""
     freeze: int = 0
     lora: int = 0
+    lora_alpha: int = 0
+    lora_dropout: float = 0.0
+    lora_layers: Literal["attention", "all"] = "attention"
     epochs: float = 1.0
     steps: int = 0
     batch_size: int = 64
+    accumulate: int = 1
+    length_window: int = 16
     mini_batch_size: int = 0
     learning_rate: float = 2e-5
     warmup: float = 0.1
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
     weight_decay: float = 0.01
     precision: Literal["float32", "bfloat16"] = "float32"
     max_tokens: int = 0
@@ -83,6 +105,10 @@ class TrainingRun:
             raise InputError("stopping early needs rows held out to judge by: give --hold-out, e.g. 0.05")
         if self.sizes != "full" and (self.mini_batch_size or self.guide or self.pooling == "multi-layer"):
             raise InputError("a size ladder goes with neither gradient caching, a guide model nor multi-layer pooling")
+        if self.accumulate < 1 or self.length_window < 1:
+            raise InputError("a step takes at least one batch, and a window of lengths one batch or more")
+        if self.soft_weight and (not self.mine or self.loss != "info-nce"):
+            raise InputError("soft labels are the miner's scores of mined negatives: set mine, e.g. 7, with info-nce")
         if self.loss != "info-nce" and (self.guide or self.mini_batch_size or self.focal):
             raise InputError(f"guide, focal weights and gradient caching belong to info-nce, not to {self.loss}")
 
@@ -111,6 +137,7 @@ class TrainingRun:
                 hint = f"; did you mean '{near[0]}'?" if near else ""
                 raise InputError(f"'{path}': a run has no setting '{key}'{hint}")
         values["ladder"] = tuple((int(n), int(d)) for n, d in values.get("ladder", ()))
+        values["mine_ranks"] = tuple(values.get("mine_ranks", (0, 100)))
         values["directions"] = tuple(values.get("directions", ("query_to_doc",)))
         return cls(**values)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from isometry.encoders.text import (
     AttentionPooling,
     Ladder,
     MultiLayerPooling,
+    attention_mode,
     find_backbone,
     keep_hidden_states,
     layer_count,
@@ -31,6 +33,7 @@ from isometry.training.data import DataReport, TrainingData, check_training_data
 from isometry.training.losses import InfoNCE, LadderLoss, MarginRankingLoss, MaskedAutoencoderLoss, SampledSizeLoss
 from isometry.training.margins import MarginRule
 from isometry.training.negatives import mine_negatives
+from isometry.training.processes import wait_for_all, world
 from isometry.training.run import TrainingRun
 from isometry.training.stages.conversion import class_triplets
 
@@ -73,6 +76,7 @@ def train(
     resume: bool = False,
     progress: Callable[[TrainingStep], bool | None] | None = None,
     say: Callable[[str], None] | None = None,
+    download: bool = False,
 ) -> TrainingResult:
     """Train a model and save it to `out`, with the run beside it as `isometry_run.json`.
 
@@ -82,7 +86,10 @@ def train(
     Args:
         data, test: rows in memory instead of the run's files. resume: go on from the last checkpoint.
         progress: called after every step; False stops cleanly with a checkpoint. say: told what was found, a sentence
-            at a time.
+            at a time. download: fetch models and data that only the hub has; nothing else uses the network.
+
+    Started by several processes together (`torchrun`, `accelerate launch`, `isometry train --processes`), each embeds its
+    share of every batch; the first one says, writes and saves.
 
     Raises:
         InputError: the data has a problem (`check_training_data`). ExistsError: `out` is there already.
@@ -90,18 +97,20 @@ def train(
     """
     out = Path(out)
     work = out.with_name(out.name + ".training")
-    say = say or (lambda sentence: None)
+    rank, processes = world()
+    if processes > 1 and (rank or progress is None):
+        progress = _silent
+    say = say if say is not None and rank == 0 else _silent
     if out.exists():
         raise ExistsError(f"'{out}' is there already; choose another name or remove it")
-    if resume and run.lora:
-        raise InputError("a run with low-rank adapters cannot be resumed; start it again without --resume")
     checkpoint = _last_checkpoint(work, run) if resume else None
-    if work.exists() and not resume:
+    wait_for_all()
+    if work.exists() and not resume and rank == 0:
         shutil.rmtree(work)
-    data = data if data is not None else read_training_data(run.data)
-    test = test if test is not None else (read_training_data(run.test) if run.test else None)
+    data = data if data is not None else read_training_data(run.data, download=download)
+    test = test if test is not None else (read_training_data(run.test, download=download) if run.test else None)
     torch.manual_seed(run.seed)
-    model = prepare_model(run)
+    model = prepare_model(run, download)
     report = check_training_data(data, test, model.tokenizer, model.max_seq_length)
     for sentence in report.notes:
         say(sentence)
@@ -110,17 +119,17 @@ def train(
     held = data.rows([])
     if run.hold_out:
         data, held = _split(data, run)
-    columns, notes = training_columns(run, model, data)
+    columns, notes = training_columns(run, model, data, download)
     for sentence in notes:
         say(sentence)
-    held_columns = (
-        training_columns(replace(run, mine=len(columns) - 2 if run.mine else 0), model, held)[0] if len(held) else None
-    )
+    held_columns = training_columns(_for_held_out(run, columns), model, held, download)[0] if len(held) else None
     if len(next(iter(columns.values()))) < 2:
         raise InputError("fewer than two rows are left to train on")
-    loss = build_loss(run, model, "label" in columns)
-    work.mkdir(parents=True, exist_ok=True)
-    write_atomically(work / RUN_FILE, run.to_json().encode())
+    loss = build_loss(run, model, "label" in columns, download)
+    if rank == 0:
+        work.mkdir(parents=True, exist_ok=True)
+        write_atomically(work / RUN_FILE, run.to_json().encode())
+    wait_for_all()
     began = time.perf_counter()
     trainer = _trainer(run, work, model, loss, columns, held_columns, progress)
     adapters = _add_adapters(run, model)
@@ -130,9 +139,11 @@ def train(
     if adapters is not None:
         adapters.merge_and_unload()
     _require_finite(model, trainer.state.global_step, work)
-    _save(model, run, out)
-    for folder in work.glob("checkpoint-*"):
-        shutil.rmtree(folder)
+    if rank == 0:
+        _save(model, run, out)
+        for folder in work.glob("checkpoint-*"):
+            shutil.rmtree(folder)
+    wait_for_all()
     history = trainer.state.log_history
     return TrainingResult(
         out,
@@ -145,8 +156,17 @@ def train(
     )
 
 
+def _silent(told: Any) -> None:
+    """What the other processes say."""
+
+
 def train_stages(
-    stages: Sequence[TrainingRun], out: str | Path, say: Callable[[str], None] | None = None
+    stages: Sequence[TrainingRun],
+    out: str | Path,
+    *,
+    progress: Callable[[TrainingStep], bool | None] | None = None,
+    say: Callable[[str], None] | None = None,
+    download: bool = False,
 ) -> list[TrainingResult]:
     """Several runs in order, each starting from the model of the one before: pre-train, contrastive, instruction.
 
@@ -160,25 +180,26 @@ def train_stages(
         last = number == len(stages)
         if results:
             run = replace(run, model=str(results[-1].model))
-        results.append(train(run, out if last else out.with_name(f"{out.name}.stage-{number}"), say=say))
+        to = out if last else out.with_name(f"{out.name}.stage-{number}")
+        results.append(train(run, to, progress=progress, say=say, download=download))
     return results
 
 
-def prepare_model(run: TrainingRun) -> Any:
+def prepare_model(run: TrainingRun, download: bool = False) -> Any:
     """The starting model of a run, with the run's pooling, attention mode, frozen layers and length limit."""
-    model = load_model(run.model)
+    model = load_model(run.model, download)
     if run.max_tokens:
         model.max_seq_length = run.max_tokens
     if run.attention != "keep":
         set_attention_mode(model, run.attention)
     if run.pooling != "keep":
-        model = _with_pooling(model, run.pooling)
+        model = _with_pooling(model, run)
     if run.freeze:
         _freeze(model, run.freeze)
     return model
 
 
-def load_model(name: str) -> Any:
+def load_model(name: str, download: bool = False) -> Any:
     """A SentenceTransformer by "default", a folder (checked for foreign code), or a hub name on this machine."""
     from isometry.encoders.load import default_folder
 
@@ -189,12 +210,15 @@ def load_model(name: str) -> Any:
     from sentence_transformers import SentenceTransformer
 
     try:
-        return SentenceTransformer(name, local_files_only=True)
+        return SentenceTransformer(name, local_files_only=not download)
     except (OSError, ValueError) as error:
-        raise NotFoundError(f"no model '{name}': neither a folder nor a hub model on this machine") from error
+        where = "a model that the hub gives" if download else "a hub model on this machine; --download fetches one"
+        raise NotFoundError(f"no model '{name}': neither a folder nor {where}") from error
 
 
-def training_columns(run: TrainingRun, model: Any, data: TrainingData) -> tuple[dict[str, list[Any]], list[str]]:
+def training_columns(
+    run: TrainingRun, model: Any, data: TrainingData, download: bool = False
+) -> tuple[dict[str, list[Any]], list[str]]:
     """Data as the trainer takes it: text columns in order, then a label column where the loss reads one; and notes."""
     notes: list[str] = []
     if data.kind == "plain" or run.loss == "masked":
@@ -221,7 +245,7 @@ def training_columns(run: TrainingRun, model: Any, data: TrainingData) -> tuple[
         return columns, notes
     columns = dict(data.texts)
     if run.mine and len(columns) == 2:
-        columns |= _mined(run, model, columns, notes)
+        columns |= _mined(run, load_model(run.miner, download) if run.miner else model, columns, notes)
     elif (run.loss == "margin" or not run.in_batch) and len(columns) == 2:
         raise InputError("this loss needs negatives: give a column 'negative', or mine some with --mine 3")
     if data.instructions:
@@ -232,7 +256,7 @@ def training_columns(run: TrainingRun, model: Any, data: TrainingData) -> tuple[
     return columns, notes
 
 
-def build_loss(run: TrainingRun, model: Any, labelled: bool = False) -> nn.Module:
+def build_loss(run: TrainingRun, model: Any, labelled: bool = False, download: bool = False) -> nn.Module:
     """The loss of a run around a model."""
     if run.loss == "masked":
         return MaskedAutoencoderLoss(model, Ladder.of(*(run.ladder or default_ladder(model))), seed=run.seed)
@@ -249,12 +273,14 @@ def build_loss(run: TrainingRun, model: Any, labelled: bool = False) -> nn.Modul
             directions=run.directions,
             in_batch=run.in_batch,
             hard=run.hard,
-            labels="groups" if labelled else None,
-            guide=load_model(run.guide) if run.guide else None,
+            labels="scores" if run.soft_weight else "groups" if labelled else None,
+            guide=load_model(run.guide, download) if run.guide else None,
             guide_margin=MarginRule("absolute", run.guide_margin),
             focal=run.focal,
             mixed_pairs=run.mixed_pairs,
             mixed_list=run.mixed_list,
+            soft_weight=run.soft_weight,
+            teacher_temperature=run.soft_temperature,
             mini_batch_size=run.mini_batch_size or None,
         )
     if run.sizes == "ladder":
@@ -271,7 +297,7 @@ def default_ladder(model: Any) -> tuple[tuple[int, int], ...]:
     return tuple(dict.fromkeys([*rungs, (layers, dimension)]))
 
 
-def _mined(run: TrainingRun, model: Any, columns: dict[str, list[str]], notes: list[str]) -> dict[str, list[str]]:
+def _mined(run: TrainingRun, miner: Any, columns: dict[str, list[Any]], notes: list[str]) -> dict[str, list[Any]]:
     documents = list(dict.fromkeys(columns["positive"]))
     row_of = {text: row for row, text in enumerate(documents)}
     own: dict[str, set[int]] = {}
@@ -284,31 +310,66 @@ def _mined(run: TrainingRun, model: Any, columns: dict[str, list[str]], notes: l
     if count < 1:
         raise InputError(f"{len(documents)} different positives are too few to mine {run.mine} negatives from")
     asked, known = (
-        model.encode(texts, batch_size=run.batch_size, normalize_embeddings=True, show_progress_bar=False)
+        miner.encode(texts, batch_size=run.batch_size, normalize_embeddings=True, show_progress_bar=False)
         for texts in (queries, documents)
     )
-    rule = MarginRule("relative", run.mine_margin) if run.mine_margin else None
-    mined = mine_negatives(asked, known, positives, count, rule=rule, forbidden=forbidden, seed=run.seed)
+    mined = mine_negatives(
+        asked,
+        known,
+        positives,
+        count,
+        rule=MarginRule("relative", run.mine_margin) if run.mine_margin else None,
+        first_rank=run.mine_ranks[0],
+        last_rank=run.mine_ranks[1],
+        choose=run.mine_choose,
+        forbidden=forbidden,
+        seed=run.seed,
+    )
     notes += mined.report.lines()
-    rows = dict(zip(queries, mined.rows, strict=True))
-    return {f"negative_{i + 1}": [documents[rows[anchor][i]] for anchor in columns["anchor"]] for i in range(count)}
+    rows = {query: row for row, query in enumerate(queries)}
+    found: dict[str, list[Any]] = {
+        f"negative_{i + 1}": [documents[mined.rows[rows[anchor]][i]] for anchor in columns["anchor"]]
+        for i in range(count)
+    }
+    if run.soft_weight:
+        own = np.einsum(
+            "nd,nd->n",
+            asked[[rows[anchor] for anchor in columns["anchor"]]],
+            known[[row_of[positive] for positive in columns["positive"]]],
+        )
+        found["label"] = [
+            [float(score), *map(float, mined.scores[rows[anchor]])]
+            for score, anchor in zip(own, columns["anchor"], strict=True)
+        ]
+    return found
 
 
-def _with_pooling(model: Any, pooling: str) -> Any:
+def _for_held_out(run: TrainingRun, columns: dict[str, list[Any]]) -> TrainingRun:
+    """The run with as many negatives as the training rows got."""
+    negatives = sum(name.startswith("negative") for name in columns)
+    return replace(run, mine=negatives if run.mine else 0)
+
+
+def _with_pooling(model: Any, run: TrainingRun) -> Any:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules.normalize import Normalize
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    width = int(model[0].get_embedding_dimension())
-    heads = next(heads for heads in (8, 4, 2, 1) if width % heads == 0)
+    width, pooling = int(model[0].get_embedding_dimension()), run.pooling
+    sizes: dict[str, Any] = {
+        "latents": run.latents or 32,
+        "heads": run.heads or next(heads for heads in (8, 4, 2, 1) if width % heads == 0),
+        "head_dimension": run.head_dimension or None,
+    }
     pooler: nn.Module
     if pooling == "latent":
-        pooler = AttentionPooling(width, "tokens", heads=heads, zero_init=True)
+        pooler = AttentionPooling(width, "tokens", zero_init=True, include_prompt=False, **sizes)
     elif pooling == "attention":
-        pooler = AttentionPooling(width, "latents", heads=heads)
+        pooler = AttentionPooling(width, "latents", **sizes)
     elif pooling == "multi-layer":
         keep_hidden_states(model)
-        pooler = MultiLayerPooling(width, layer_count(model), heads=heads)
+        summary: Any = "last_token" if attention_mode(model) == "causal" else "mean"
+        pooler = MultiLayerPooling(width, layer_count(model), summary, **sizes)
     else:
         pooler = Pooling(width, {"mean": "mean", "last-token": "lasttoken"}[pooling])
     return SentenceTransformer(
@@ -336,13 +397,21 @@ def _add_adapters(run: TrainingRun, model: Any) -> Any:
         raise MissingExtraError("low-rank adapters", "train") from error
 
     backbone = find_backbone(model)
-    wanted = ("query", "key", "value", "q_proj", "k_proj", "v_proj", "o_proj", "q_lin", "k_lin", "v_lin")
+    wanted = ["query", "key", "value", "q_proj", "k_proj", "v_proj", "o_proj", "q_lin", "k_lin", "v_lin"]
+    if run.lora_layers == "all":
+        wanted += ["dense", "gate_proj", "up_proj", "down_proj", "lin1", "lin2"]
     present = {name.rsplit(".", 1)[-1] for name, module in backbone.named_modules() if isinstance(module, nn.Linear)}
     targets = sorted(present & set(wanted))
     if not targets:
         raise InputError(f"no attention projections found in {type(backbone).__name__} to put adapters on")
     # Adapters go into the backbone in place, so the model trains them without further ado.
-    return peft.get_peft_model(backbone, peft.LoraConfig(r=run.lora, lora_alpha=2 * run.lora, target_modules=targets))
+    settings = peft.LoraConfig(
+        r=run.lora,
+        lora_alpha=run.lora_alpha or 2 * run.lora,
+        lora_dropout=run.lora_dropout,
+        target_modules=targets,
+    )
+    return peft.get_peft_model(backbone, settings)
 
 
 def _split(data: TrainingData, run: TrainingRun) -> tuple[TrainingData, TrainingData]:
@@ -375,10 +444,18 @@ def _last_checkpoint(work: Path, run: TrainingRun) -> Path:
     if TrainingRun.from_json(work / RUN_FILE) != run:
         raise InputError(f"'{work}' belongs to a run with other settings; resume with the same ones")
     found = sorted(work.glob("checkpoint-*"), key=lambda folder: int(folder.name.rsplit("-", 1)[-1]))
-    whole = [folder for folder in found if (folder / "trainer_state.json").is_file()]
+    whole = [folder for folder in found if _is_whole(folder / "trainer_state.json")]
     if not whole:
         raise NotFoundError(f"'{work}' holds no checkpoint yet; start the run without --resume")
     return whole[-1]
+
+
+def _is_whole(state: Path) -> bool:
+    """The trainer writes this file last; a kill may leave it out or cut it short."""
+    try:
+        return bool(json.loads(state.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return False
 
 
 def _require_finite(model: nn.Module, step: int, work: Path) -> None:

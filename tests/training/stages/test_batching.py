@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isometry.errors import InputError
-from isometry.training.stages import MixedBatchSampler, class_triplets, graded_pairs, mixed_batches
+from isometry.training.stages import (
+    LikeLengthSampler,
+    MixedBatchSampler,
+    class_triplets,
+    graded_pairs,
+    like_length_batches,
+    mixed_batches,
+)
 
 
 def draw(sizes, batch_size, ratio, seed=0, drop_last=False):
@@ -106,3 +113,48 @@ def test_graded_pairs_go_both_ways():
     assert rows == {"anchor": ["a", "c"], "positive": ["c", "a"]}
     with pytest.raises(InputError, match=r"4\.0 or more"):
         graded_pairs(["a"], ["c"], [1.0], 4.0)
+
+
+def by_length(lengths, batch_size, window=16, seed=0, drop_last=False):
+    return like_length_batches(lengths, batch_size, torch.Generator().manual_seed(seed), window, drop_last)
+
+
+@given(st.lists(st.integers(1, 99), max_size=60), st.integers(1, 7), st.integers(1, 5), st.integers(0, 9))
+def test_rows_of_like_length_come_exactly_once(lengths, batch_size, window, seed):
+    batches = by_length(lengths, batch_size, window, seed)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    assert sum(len(batch) < batch_size for batch in batches) <= 1
+    full = by_length(lengths, batch_size, window, seed, drop_last=True)
+    assert all(len(batch) == batch_size for batch in full) and len(full) == len(lengths) // batch_size
+
+
+def test_batches_of_like_length_pad_less_and_still_shuffle():
+    lengths = torch.randint(5, 200, (1024,), generator=torch.Generator().manual_seed(1)).tolist()
+
+    def padded(batches):
+        return sum(len(batch) * max(lengths[row] for row in batch) for batch in batches) / sum(lengths)
+
+    plain, near = by_length(lengths, 16, window=1), by_length(lengths, 16)
+    assert padded(plain) > 1.7 and padded(near) < 1.1
+    again, later = by_length(lengths, 16), by_length(lengths, 16, seed=1)
+    assert near == again and near != later
+    mates = {frozenset(batch) for batch in near} & {frozenset(batch) for batch in later}
+    assert not mates
+    longest = [max(lengths[row] for row in batch) for batch in near]
+    assert longest != sorted(longest)
+    same = by_length([7] * 64, 8)
+    assert same != by_length([7] * 64, 8, seed=1)
+    with pytest.raises(InputError, match="a window one batch"):
+        by_length([1], 1, window=0)
+
+
+def test_processes_share_the_batches_of_one():
+    from datasets import Dataset
+
+    rows = Dataset.from_dict({"anchor": ["w " * (1 + i % 7) for i in range(27)], "label": [0] * 27})
+    alone = LikeLengthSampler(rows, 6, True, seed=3, window=2)
+    shared = LikeLengthSampler(rows, 3, False, seed=3, window=2, shares=2)
+    parts = list(shared)
+    assert [one + two for one, two in zip(parts[::2], parts[1::2], strict=True)] == list(alone)
+    assert len(parts) == len(shared) == 8 and len(alone) == 4
+    assert len(LikeLengthSampler(rows, 6, False)) == 5 == len(list(LikeLengthSampler(rows, 6, False)))

@@ -22,6 +22,7 @@ from isometry.training.losses.functional import cosine_matrix, focal_weights, kl
 from isometry.training.losses.masks import duplicate_keys, guide_vectors
 from isometry.training.margins import MarginRule
 from isometry.training.negatives.mixing import draw_pairs, mix_list, mix_pairs
+from isometry.training.processes import gather_rows
 
 DIRECTIONS = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
 
@@ -54,6 +55,8 @@ class InfoNCE(CachedLossMixin, nn.Module):
             silent.
         teacher_temperature: of the soft labels, on scores standardised per row if `standardise_teacher`.
         learn_temperature: tau becomes a parameter (as log(1/tau), 1/tau at most 100).
+        gather: where several processes train together, each row meets the rows of all of them. Off, each process has
+            a batch of its own.
         mini_batch_size: turns gradient caching on: the encoder only ever holds the activations of so many texts, at
             the price of a second forward pass. None embeds the whole batch at once.
 
@@ -83,6 +86,7 @@ class InfoNCE(CachedLossMixin, nn.Module):
         teacher_temperature: float = 1.0,
         standardise_teacher: bool = False,
         learn_temperature: bool = False,
+        gather: bool = True,
         mini_batch_size: int | None = None,
     ) -> None:
         super().__init__()
@@ -108,7 +112,7 @@ class InfoNCE(CachedLossMixin, nn.Module):
         self.mixed_pairs, self.mixed_list = mixed_pairs, mixed_list
         self.hard_weight, self.soft_weight = hard_weight, soft_weight
         self.teacher_temperature, self.standardise_teacher = teacher_temperature, standardise_teacher
-        self.learn_temperature = learn_temperature
+        self.learn_temperature, self.gather = learn_temperature, gather
         self.scale = 1 / temperature
         self.log_scale = nn.Parameter(torch.tensor(math.log(self.scale))) if learn_temperature else None
         self.mini_batch_size = mini_batch_size or 0
@@ -153,6 +157,11 @@ class InfoNCE(CachedLossMixin, nn.Module):
             raise InputError(f"labels='{self.labels}' but the data has no label column")
         if self.labels == "guide" and labels is not None:
             guide = list(labels.unbind(1))
+        if self.gather:
+            embeddings = [gather_rows(column) for column in embeddings]
+            labels = gather_rows(labels) if labels is not None else None
+            keys = [gather_rows(column) for column in keys] if keys is not None else None
+            guide = [gather_rows(column) for column in guide] if guide is not None else None
         vectors = [F.normalize(_wide(column), dim=-1) for column in embeddings]
         size, columns = len(vectors[0]), len(vectors)
         pool = torch.cat(vectors[1:])
@@ -270,7 +279,7 @@ class InfoNCE(CachedLossMixin, nn.Module):
         names = (
             "temperature directions partition in_batch hard mask_duplicates labels focal focal_gradient "
             "focal_normalise mixed_pairs mixed_list hard_weight soft_weight teacher_temperature standardise_teacher "
-            "learn_temperature"
+            "learn_temperature gather"
         )
         config = {name: getattr(self, name) for name in names.split()}
         config["mini_batch_size"] = self.mini_batch_size or None

@@ -6,6 +6,7 @@ identical texts are recognised by their tokens instead of by a guide similarity 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,18 +18,18 @@ from torch import Tensor
 def duplicate_keys(features: Sequence[dict[str, Tensor]]) -> list[Tensor] | None:
     """Per column one number per text `(b,)`; equal numbers are identical token sequences, in whatever column.
 
+    The numbers are digests of the tokens, so processes that share a batch agree on them.
     None where the inputs are not padded token rows (flattened batches, static embeddings): then nothing is masked.
     """
     if any("input_ids" not in column or column["input_ids"].ndim != 2 for column in features):
         return None
-    seen: dict[bytes, int] = {}
     keys = []
     for column in features:
         ids = column["input_ids"].cpu().numpy()
         mask = column["attention_mask"].cpu().numpy().astype(bool)
+        texts = (row[real].astype(np.int32).tobytes() for row, real in zip(ids, mask, strict=True))
         numbers = [
-            seen.setdefault(row[real].astype(np.int32).tobytes(), len(seen))
-            for row, real in zip(ids, mask, strict=True)
+            int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little", signed=True) for text in texts
         ]
         keys.append(torch.tensor(numbers, device=column["input_ids"].device))
     return keys

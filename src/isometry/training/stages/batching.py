@@ -1,7 +1,8 @@
-"""How batches mix several data sets: homogeneous, semi-homogeneous, blended.
+"""How rows come together in batches: by data set (homogeneous, semi-homogeneous, blended) and by length.
 
-Papers 05 (blended), 06 (semi-homogeneous), 55 (homogeneous). sentence-transformers only makes homogeneous batches;
-`MixedBatchSampler` is its sampler class, to be given as `multi_dataset_batch_sampler` of the training arguments.
+Papers 05 (blended), 06 (semi-homogeneous), 55 (homogeneous). sentence-transformers only makes homogeneous batches, of
+rows of any length; `MixedBatchSampler` is its sampler class, to be given as `multi_dataset_batch_sampler` of the
+training arguments, `LikeLengthSampler` another, to be given as `batch_sampler`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from sentence_transformers.base.sampler import MultiDatasetDefaultBatchSampler
+from sentence_transformers.base.sampler import DefaultBatchSampler, MultiDatasetDefaultBatchSampler
 
 from isometry.errors import InputError
 
@@ -46,6 +47,74 @@ def mixed_batches(
     if drop_last:
         batches = [batch for batch in batches if len(batch) == batch_size]
     return batches
+
+
+def like_length_batches(
+    lengths: Sequence[int], batch_size: int, generator: torch.Generator, window: int = 16, drop_last: bool = False
+) -> list[list[int]]:
+    """Rows in batches of like length, every row exactly once per epoch: a batch is padded to its longest row.
+
+    The rows are shuffled, taken `window` batches at a time, sorted by length there and cut into batches, which are
+    shuffled. Who meets whom changes every epoch, as far as lengths allow.
+
+    Args:
+        lengths: of the rows, in any unit. window: batches that are sorted together; 1 leaves the rows as shuffled.
+        drop_last: leave out a last batch that is not full.
+    """
+    if batch_size < 1 or window < 1:
+        raise InputError(f"a batch has at least one row and a window one batch, not {batch_size} and {window}")
+    order = torch.randperm(len(lengths), generator=generator).tolist()
+    batches = []
+    for start in range(0, len(order), window * batch_size):
+        near = order[start : start + window * batch_size]
+        if window > 1:
+            # Sorting is stable, so rows of one length stay shuffled.
+            near.sort(key=lengths.__getitem__)
+        batches += [near[i : i + batch_size] for i in range(0, len(near), batch_size)]
+    if drop_last:
+        batches = [batch for batch in batches if len(batch) == batch_size]
+    if window == 1:
+        return batches
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+class LikeLengthSampler(DefaultBatchSampler):
+    """Batches of rows of like length over one data set; see `like_length_batches`.
+
+    A row's length is the number of characters of its text columns. `functools.partial(LikeLengthSampler, window=4)`
+    sets the window. With `shares` = n, each n batches that follow one another are one batch of n times the size, cut for
+    n processes, and what does not fill all n is left out.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int,
+        drop_last: bool,
+        valid_label_columns: list[str] | None = None,
+        generator: Any = None,
+        seed: int = 0,
+        window: int = 16,
+        shares: int = 1,
+    ) -> None:
+        super().__init__(dataset, batch_size, drop_last or shares > 1, valid_label_columns, generator, seed)
+        self.window, self.shares = window, shares
+        self.lengths = [0] * len(dataset)
+        for name in dataset.column_names:
+            column = dataset[name]
+            if len(column) and isinstance(column[0], str):
+                self.lengths = [known + len(text) for known, text in zip(self.lengths, column, strict=True)]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        size = self.batch_size * self.shares
+        for batch in like_length_batches(self.lengths, size, generator, self.window, self.drop_last):
+            for start in range(0, len(batch), self.batch_size):
+                yield batch[start : start + self.batch_size]
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.lengths), self.batch_size * self.shares)
+        return whole * self.shares + bool(rest and not self.drop_last)
 
 
 class MixedBatchSampler(MultiDatasetDefaultBatchSampler):
