@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
+from scipy.spatial import Delaunay
 from scipy.spatial.transform import Rotation
 
-from isometry.errors import InputError
+from isometry.errors import InputError, MissingExtraError
 from isometry.scenes.cage import build_cage, cage_from_mesh
 from isometry.scenes.embedding import bind, deform
 from isometry.scenes.gaussians import Gaussians
+from isometry.scenes.meshed import object_cage
+from tests.scenes.blocks import solid
 
 
 def ball(n=2000, sigma=0.03, seed=0, hollow=False) -> Gaussians:
@@ -137,3 +142,40 @@ def test_bad_requests():
         build_cage(g, cell=-1.0)
     with pytest.raises(InputError, match="1 or 2 levels"):
         bind(g, build_cage(ball(), cell=0.5), levels=3)
+
+
+def _delaunay(points, triangles):
+    """A mesher for convex things; every second tetrahedron comes turned over."""
+    rng, middle = np.random.default_rng(0), points.mean(axis=0)
+    every = np.vstack([points, middle + rng.uniform(0.2, 0.8, (len(points), 1)) * (points - middle)])
+    tets = Delaunay(every).simplices
+    corners = every[tets]
+    volumes = np.abs(np.linalg.det(corners[:, 1:] - corners[:, :1])) / 6
+    edges = np.linalg.norm(corners[:, [0, 0, 0, 1, 1, 2]] - corners[:, [1, 2, 3, 2, 3, 3]], axis=2)
+    tets = tets[6 * np.sqrt(2) * volumes / edges.max(axis=1) ** 3 > 0.03]
+    tets[::2] = tets[::2][:, [1, 0, 2, 3]]
+    return every, tets
+
+
+def test_a_mesher_fills_the_rounded_outside():
+    part = solid((5, 5, 5), 0.1)
+    cage, lattice = object_cage(part, _delaunay, vertices=150), object_cage(part, vertices=150)
+    assert (cage.rest_volumes > 0).all()
+    assert cage.rest_volumes.sum() == pytest.approx(lattice.rest_volumes.sum(), rel=0.25)
+    assert np.median(cage.locate(part.means)[1].min(axis=1)) > -0.05, "the object lies inside"
+
+
+def test_meshers_that_fail_are_said(monkeypatch):
+    part = solid((3, 3, 3), 0.1)
+    with pytest.raises(InputError, match="not by 'magic'"):
+        object_cage(part, "magic")
+    monkeypatch.setitem(sys.modules, "pytetwild", None)
+    with pytest.raises(MissingExtraError, match=r"isometry\[mesh\]"):
+        object_cage(part, "pytetwild")
+
+    def half(points, triangles):
+        made, tets = _delaunay(points, triangles)
+        return made, tets[: len(tets) // 3]
+
+    with pytest.raises(InputError, match="took the outside for something"):
+        object_cage(part, half)

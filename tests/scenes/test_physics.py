@@ -263,5 +263,11 @@ def test_hands_are_numbered():
     world = World([body((2, 2, 2), 0.05)])
     with pytest.raises(InputError, match="0 to 7"):
         world.grab(9, [0, 0, 0])
-    with pytest.raises(InputError, match="at least one body"):
-        World([])
+
+
+def test_a_world_may_be_empty():
+    world = World([])
+    world.step()
+    assert world.tick == 1 and world.grab(0, [0, 0, 0]) is None and world.fastest_now() == 0
+    world.reset()
+    assert world.undo() and world.digest() == World([]).digest()

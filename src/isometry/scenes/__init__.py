@@ -7,6 +7,7 @@ from isometry.scenes.files import Camera, read_cameras, read_splats, write_atomi
 from isometry.scenes.files.cameras import look_at
 from isometry.scenes.gaussians import Gaussians
 from isometry.scenes.inputs import Log, Script, apply_input, read_script
+from isometry.scenes.meshed import object_cage
 from isometry.scenes.physics import Body, Material, World
 from isometry.scenes.raster import Rendering, render, render_backward, splat, vote
 from isometry.scenes.scene import Scene, SceneObject, load_scene, save_scene
@@ -39,6 +40,7 @@ __all__ = [
     "lit_shares",
     "load_scene",
     "look_at",
+    "object_cage",
     "read_cameras",
     "read_script",
     "read_splats",

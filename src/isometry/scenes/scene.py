@@ -37,13 +37,15 @@ class SceneObject:
 
     Args:
         name: shown and searched. label: the number its Gaussians carry in `labels`, from 1.
-        material: what it is made of. vertices: about how many its cage shall have.
+        material: what it is made of. vertices: about how many its cage shall have. mesher: of the cage, as in
+            `object_cage`.
     """
 
     name: str
     label: int
     material: Material = PRESETS["jelly"]
     vertices: int = 700
+    mesher: str = "lattice"
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,13 @@ def load_scene(path: str | Path) -> Scene:
             rows = json.loads((path / "cameras.json").read_text(encoding="utf-8"))
             cameras = tuple(_camera(row) for row in rows)
         objects = tuple(
-            SceneObject(str(o["name"]), int(o["label"]), Material(**o["material"]), int(o["vertices"]))
+            SceneObject(
+                str(o["name"]),
+                int(o["label"]),
+                Material(**o["material"]),
+                int(o["vertices"]),
+                str(o.get("mesher", "lattice")),
+            )
             for o in document["objects"]
         )
         view = document["view"]

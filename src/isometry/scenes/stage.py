@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from isometry.errors import InputError
-from isometry.scenes.cage import Cage, build_cage
+from isometry.scenes.cage import Cage
 from isometry.scenes.embedding import Embedding, bind, deform
 from isometry.scenes.files.cameras import Camera, look_at
+from isometry.scenes.meshed import object_cage
 from isometry.scenes.physics import Body, World, contact_points, still_grid
 from isometry.scenes.raster import Rendering, harmonics, splat
 from isometry.scenes.scene import Scene
@@ -33,22 +34,26 @@ class Stage:
     """Scene + physics. Objects keep their order; everything else stands still.
 
     Args:
-        scene: with at least one object. rate: ticks a second. substeps: per tick. coloured: solve on all threads.
-        levels: of the embedding, 2 as in the paper.
+        scene: with at least one object, unless `empty`. rate: ticks a second. substeps: per tick.
+        coloured: solve on all threads. levels: of the embedding, 2 as in the paper.
+        empty: take a scene without objects too: some may be selected later. solver, device: of `World`.
 
     Raises:
         InputError: a scene without objects.
     """
 
     def __init__(
-        self, scene: Scene, *, rate: float = 60.0, substeps: int = 12, coloured: bool = False, levels: int = 2
-    ) -> None:
-        if not scene.objects:
+        self, scene: Scene, *, rate: float = 60.0, substeps: int = 12, coloured: bool = False, levels: int = 2,
+        empty: bool = False, solver: str = "numba", device: str | None = None,
+    ) -> None:  # fmt: skip
+        if not scene.objects and not empty:
             raise InputError(
-                f"scene '{scene.name}' has no objects, so nothing in it can move; label the splats of some"
+                f"scene '{scene.name}' has no objects, so nothing in it can move; select some on the page of 'isometry "
+                "scene view', or make them from masks with 'isometry scene lift'"
             )
         began = time.perf_counter()
         self.scene = scene
+        self._levels = levels
         self.rows: list[np.ndarray] = []
         self.cages: list[Cage] = []
         self.embeddings: list[Embedding] = []
@@ -56,7 +61,7 @@ class Stage:
         for item in scene.objects:
             rows = np.nonzero(scene.labels == item.label)[0]
             part = scene.gaussians.select(rows)
-            cage = build_cage(part, vertices=item.vertices)
+            cage = object_cage(part, item.mesher, vertices=item.vertices)
             self.rows.append(rows)
             self.cages.append(cage)
             self.embeddings.append(bind(part, cage, levels=levels))
@@ -72,6 +77,8 @@ class Stage:
             rate=rate,
             substeps=substeps,
             coloured=coloured,
+            solver=solver,
+            device=device,
         )
         self._covariances = scene.gaussians.covariances()
         self.exposure = self._exposure()
@@ -88,6 +95,23 @@ class Stage:
             )
             share[still] = lit[still]
         return share
+
+    def adopt(self, scene: Scene) -> None:
+        """Go on with another division of the same Gaussians into objects; those that stay keep where and how they move.
+
+        Undo reaches back to here only, and hands let go.
+        """
+        world = self.world
+        new = Stage(
+            scene, rate=world.rate, substeps=world.substeps, coloured=world.coloured, levels=self._levels, empty=True,
+            solver=world.solver, device=world.device,
+        )  # fmt: skip
+        for number, rows in enumerate(new.rows):
+            for old, before in enumerate(self.rows):
+                if len(rows) == len(before) and np.array_equal(rows, before):
+                    new.world.take_over(number, world, old)
+        new.world.tick, new.world.gravity, new.world.paused = world.tick, world.gravity, world.paused
+        self.__dict__ = new.__dict__
 
     def report(self) -> list[dict[str, Any]]:
         """Per object: splats, vertices, tetrahedra, filled cells, pieces, bind seconds, bytes, share of fallbacks."""

@@ -73,6 +73,62 @@ def near_pairs(points, body, reach, table, pairs):
 
 
 @compiled
+def colour_balls(points_tet, tets, taken, colours):
+    """Colours of balls: those of one colour hang on different vertices. `taken (v,)` uint64 zeros."""
+    over = 64
+    for p in range(len(points_tet)):
+        t = points_tet[p]
+        used = taken[tets[t, 0]] | taken[tets[t, 1]] | taken[tets[t, 2]] | taken[tets[t, 3]]
+        colour = _lowest_free(used)
+        if colour == 64:  # so crowded that each of these gets a colour of its own
+            colours[p] = over
+            over += 1
+            continue
+        colours[p] = colour
+        for k in range(4):
+            taken[tets[t, k]] |= np.uint64(1) << np.uint64(colour)
+
+
+@compiled
+def sort_pairs(count, pairs, points_tet, tets, taken, colours, starts):
+    """Brings pairs into groups whose members share no vertex, 64 of them and one to be solved in order.
+
+    `taken (v,)` uint64 and `colours (m,)` are work arrays; `starts (66,)` int64 receives where the groups begin.
+    """
+    taken[:] = np.uint64(0)
+    starts[:] = 0
+    for n in range(count):
+        a, b = points_tet[pairs[n, 0]], points_tet[pairs[n, 1]]
+        used = np.uint64(0)
+        for k in range(4):
+            used |= taken[tets[a, k]] | taken[tets[b, k]]
+        colour = _lowest_free(used)
+        colours[n] = colour
+        starts[colour + 1] += 1
+        if colour < 64:
+            for k in range(4):
+                taken[tets[a, k]] |= np.uint64(1) << np.uint64(colour)
+                taken[tets[b, k]] |= np.uint64(1) << np.uint64(colour)
+    for group in range(65):
+        starts[group + 1] += starts[group]
+    cursor = starts[:-1].copy()
+    sorted_pairs = np.empty((count, 2), np.int64)
+    for n in range(count):
+        at = cursor[colours[n]]
+        sorted_pairs[at, 0], sorted_pairs[at, 1] = pairs[n, 0], pairs[n, 1]
+        cursor[colours[n]] += 1
+    pairs[:count] = sorted_pairs
+
+
+@compiled
+def _lowest_free(used):
+    colour = 0
+    while colour < 64 and (used >> np.uint64(colour)) & np.uint64(1):
+        colour += 1
+    return colour
+
+
+@compiled
 def _key(i, j, k, size):
     return ((i * 73856093) ^ (j * 19349663) ^ (k * 83492791)) & (size - 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections import deque
@@ -55,11 +56,12 @@ class World:
     """Everything that moves. Lengths in metres, seconds, kilograms. The same calls give the same bits.
 
     Args:
-        bodies: the objects. gravity: `(3,)` m/s^2.
+        bodies: the objects, or none yet. gravity: `(3,)` m/s^2.
         plane: normal (3, length 1) and offset of a floor: points with n . x < offset are below it; None for none.
         still: signed distances of what stands still. rate: ticks a second. substeps: per tick.
         coloured: solve colours on all threads instead of one tetrahedron after the other; same result.
-        fastest: speed limit in m/s.
+        fastest: speed limit in m/s. solver: 'numba' on the CPU, 'warp' for a GPU (equal up to rounding).
+        device: of warp; None for a GPU where there is one.
 
     Attributes:
         x, v: vertices now `(n, 3)` float32. rest: `(n, 3)` float64. softened: per body, the share of the shear modulus
@@ -77,20 +79,29 @@ class World:
         substeps: int = 20,
         coloured: bool = False,
         fastest: float = 20.0,
+        solver: str = "numba",
+        device: str | None = None,
     ) -> None:
-        if not bodies:
-            raise InputError("a world needs at least one body")
+        if solver not in ("numba", "warp"):
+            raise InputError(f"the solver is 'numba' or 'warp', not '{solver}'")
         self.bodies = list(bodies)
         self.gravity = np.asarray(gravity, np.float32)
         self.plane = np.asarray(plane if plane is not None else (0, 0, 0, 0), np.float32)
         self.still = still or StillGrid.none()
         self.rate, self.substeps, self.coloured, self.fastest = float(rate), int(substeps), coloured, float(fastest)
+        self.solver, self.device = solver, device
+        self._steps = None
+        if solver == "warp":
+            from isometry.scenes.physics.on_warp import WarpSteps
+
+            self._steps = WarpSteps(device)
         self.tick = 0
         self.lost = 0
+        self.version = 0  # of everything but places and speeds
         self.paused = False
         sizes = [len(body.cage.vertices) for body in bodies]
         self.starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        self.rest = np.concatenate([body.cage.vertices for body in bodies])
+        self.rest = np.concatenate([np.zeros((0, 3)), *(body.cage.vertices for body in bodies)])
         self.x = self.rest.astype(np.float32)
         self.v = np.zeros_like(self.x)
         self._before = self.x.copy()
@@ -105,17 +116,20 @@ class World:
 
     def _join_tets(self) -> None:
         bodies = self.bodies
-        tets = np.concatenate([body.cage.tets + start for body, start in zip(bodies, self.starts, strict=False)])
-        owner = np.concatenate([np.full(len(body.cage.tets), n) for n, body in enumerate(bodies)])
+        none = np.zeros(0, np.int64)
+        tets = np.concatenate(
+            [none.reshape(0, 4), *(body.cage.tets + start for body, start in zip(bodies, self.starts, strict=False))]
+        )
+        owner = np.concatenate([none, *(np.full(len(body.cage.tets), n) for n, body in enumerate(bodies))])
         colour = np.concatenate(
-            [np.repeat(np.arange(len(b.cage.colours) - 1), np.diff(b.cage.colours)) for b in bodies]
+            [none, *(np.repeat(np.arange(len(b.cage.colours) - 1), np.diff(b.cage.colours)) for b in bodies)]
         )
         order = np.lexsort((owner, colour))
         self._tet_place = np.empty(len(tets), np.int64)
         self._tet_place[order] = np.arange(len(tets))
         self.tets = np.ascontiguousarray(tets[order], np.int32)
         self.owner = owner[order]
-        self._colours = np.searchsorted(colour[order], np.arange(colour.max() + 2)).astype(np.int64)
+        self._colours = np.searchsorted(colour[order], np.arange(colour.max(initial=-1) + 2)).astype(np.int64)
         corners = self.rest[self.tets]
         edges = (corners[:, 1:] - corners[:, :1]).transpose(0, 2, 1)
         self._rest_inverse = np.linalg.inv(edges)
@@ -142,6 +156,13 @@ class World:
         self._p_weight = np.concatenate(weights).astype(np.float32) if tets else np.zeros((0, 4), np.float32)
         self._p_body = np.concatenate(owners) if tets else np.zeros(0, np.int32)
         self._p_radius = np.concatenate(radii) if tets else np.zeros(0, np.float32)
+        colours = np.zeros(len(self._p_tet), np.int64)
+        self._taken = np.zeros(len(self.rest), np.uint64)
+        contact.colour_balls(self._p_tet, self.tets, self._taken, colours)
+        order = np.argsort(colours, kind="stable")
+        self._p_colours = np.searchsorted(colours[order], np.arange(colours.max(initial=-1) + 2)).astype(np.int64)
+        self._p_tet, self._p_weight = self._p_tet[order], self._p_weight[order]
+        self._p_body, self._p_radius = self._p_body[order], self._p_radius[order]
         # what overlaps at rest (an object cut out of a capture) must not push: such balls are smaller to still things
         self._p_slack = self._depths_at_rest()
         self._p_still_radius = self._p_radius - self._p_slack
@@ -149,6 +170,7 @@ class World:
         self._points = np.zeros((len(self._p_tet), 3), np.float32)
         self._table = np.zeros((1 << max(8, math.ceil(math.log2(len(self._p_tet) * 2 + 1)))) + 1, np.int64)
         self._pairs = np.zeros((max(1024, 8 * len(self._p_tet)), 2), np.int64)
+        self._pair_groups = np.zeros(66, np.int64)
 
     def _depths_at_rest(self) -> np.ndarray:
         points = np.zeros((len(self._p_tet), 3), np.float32)
@@ -172,6 +194,7 @@ class World:
         self._set_masses(body)
         self.damping[self.span(body)] = material.damping
         self._p_friction[self._p_body == body] = material.friction
+        self.version += 1
 
     def _set_masses(self, body: int) -> None:
         span, mine = self.span(body), self.owner == body
@@ -181,6 +204,7 @@ class World:
         self.w[span] = 1.0 / masses
         pinned = self.bodies[body].pinned
         self._set_stiffness(body)
+        self.version += 1
         if pinned is not None:
             self.w[span][pinned] = 0.0
 
@@ -207,6 +231,14 @@ class World:
         for body in range(len(self.bodies)):
             self._set_masses(body)
 
+    def prepare(self) -> None:
+        """Compile what a tick needs, on a copy: the first tick after an installation takes many seconds otherwise."""
+        twin = copy.copy(self)
+        for name in ("x", "v", "_before"):
+            setattr(twin, name, getattr(self, name).copy())
+        twin._hands, twin.paused = {}, False
+        twin.step()
+
     def step(self) -> None:
         """One tick: `substeps` small steps of 1 / rate / substeps seconds."""
         self.tick += 1
@@ -221,6 +253,13 @@ class World:
             if count > len(self._pairs):
                 self._pairs = np.zeros((2 * count, 2), np.int64)
                 contact.near_pairs(self._points, self._p_body, np.float32(reach), self._table, self._pairs)
+        colours = np.zeros(count, np.int64)
+        contact.sort_pairs(count, self._pairs, self._p_tet, self.tets, self._taken, colours, self._pair_groups)
+        if self._steps is not None:
+            if len(self.x):
+                self.lost += self._steps.run(self, self.substeps, self._pairs[:count], self._pair_groups)
+            self._arrive()
+            return
         material = (self.tets, self.inverse, self._soft, self.w, self.x, h)
         state = (self._p_friction, self.tets, self.w, self.x, self._before)
         balls = (self._p_tet, self._p_weight, self._p_radius, *state)
@@ -229,7 +268,7 @@ class World:
         for number in range(self.substeps):
             solver.predict(self.x, self.v, self._before, self.w, *self.gravity, h)
             for hand in self._hands.values():
-                targets = _targets(hand, (number + 1) / self.substeps)
+                targets = self.targets(hand, (number + 1) / self.substeps)
                 solver.pull(hand.vertices, targets, np.float32(hand.compliance), self.w, self.x, h)
             if self.coloured:
                 solver.relax_coloured(self._colours, *material)
@@ -242,8 +281,19 @@ class World:
                     *on_still, self.plane, self.still.distances, self.still.origin, np.float32(self.still.cell)
                 )
             self.lost += solver.finish(self.x, self.v, self._before, self.w, self.damping, h, np.float32(self.fastest))
+        self._arrive()
+
+    def _arrive(self) -> None:
         for hand in self._hands.values():
             hand.position, hand.quaternion = hand.goal, hand.goal_quaternion
+
+    def targets(self, hand: _Hand, share: float) -> np.ndarray:
+        """Where a hand wants its vertices after `share` of the tick, `(k, 3)` float32."""
+        position = hand.position + share * (hand.goal - hand.position)
+        sign = 1.0 if hand.quaternion @ hand.goal_quaternion >= 0 else -1.0
+        quaternion = (1 - share) * hand.quaternion + share * sign * hand.goal_quaternion
+        turned = hand.offsets @ rotation_matrices(quaternion[None])[0].T
+        return np.ascontiguousarray(position + turned, np.float32)
 
     def fastest_now(self) -> float:
         """Largest speed of a vertex, m/s."""
@@ -269,6 +319,8 @@ class World:
         quaternion = np.array([1.0, 0, 0, 0]) if quaternion is None else np.asarray(quaternion, np.float64)
         distance = np.linalg.norm(self.x - position, axis=1)
         distance[self.w == 0] = np.inf
+        if not len(distance):
+            return None
         if body is not None:
             self._body(body)
             outside = np.ones(len(distance), bool)
@@ -366,6 +418,14 @@ class World:
         for body in np.nonzero(scales != self._scale)[0]:
             self._rescale(int(body), float(scales[body]), self.owner == body)
 
+    def take_over(self, body: int, other: World, its: int) -> None:
+        """Give a body the place, motion, size and material of the same body in another world."""
+        self.x[self.span(body)] = other.x[other.span(its)]
+        self.v[self.span(body)] = other.v[other.span(its)]
+        self.set_material(body, other.bodies[its].material)
+        if other._scale[its] != 1:
+            self._rescale(body, float(other._scale[its]), self.owner == body)
+
     def digest(self) -> str:
         """Fingerprint of positions and velocities: equal runs give equal ones."""
         state = hashlib.blake2b(self.x.tobytes(), digest_size=8)
@@ -399,10 +459,3 @@ def contact_points(gaussians: Gaussians, spacing: float) -> np.ndarray:
             neighbour[:, axis] += side
             outer |= ~grid[tuple(neighbour.T)]
     return means[outer]
-
-
-def _targets(hand: _Hand, share: float) -> np.ndarray:
-    position = hand.position + share * (hand.goal - hand.position)
-    sign = 1.0 if hand.quaternion @ hand.goal_quaternion >= 0 else -1.0
-    quaternion = (1 - share) * hand.quaternion + share * sign * hand.goal_quaternion
-    return (position + hand.offsets @ rotation_matrices(quaternion[None])[0].T).astype(np.float32)

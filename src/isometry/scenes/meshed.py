@@ -1,0 +1,82 @@
+"""Cages from a tetrahedral mesher instead of the lattice: smooth outsides, for where contact must be close."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from isometry.errors import InputError, MissingExtraError
+from isometry.scenes.cage import Cage, build_cage, cage_from_mesh
+from isometry.scenes.gaussians import Gaussians
+
+Mesher = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+MESHERS = ("lattice", "pytetwild", "tetgen")
+
+
+def object_cage(gaussians: Gaussians, mesher: str | Mesher = "lattice", *, vertices: int = 1500) -> Cage:
+    """The cage of an object: the lattice, or its outside smoothed and filled by a mesher.
+
+    Args:
+        mesher: 'lattice', the name of an installed mesher, or a function of vertices `(v, 3)` and outward triangles
+            `(f, 3)` that gives vertices and tetrahedra. vertices: of the lattice, about; a mesher takes its own number.
+
+    Raises:
+        InputError: no such mesher, slivers, or a mesh that lost much of the volume. MissingExtraError: not installed.
+    """
+    if isinstance(mesher, str) and mesher not in MESHERS:
+        raise InputError(f"a cage is made by {', '.join(MESHERS)}, not by '{mesher}'")
+    lattice = build_cage(gaussians, vertices=vertices)
+    if mesher == "lattice":
+        return lattice
+    work: Mesher = _named(mesher) if isinstance(mesher, str) else mesher
+    used, triangles = np.unique(lattice.surface, return_inverse=True)
+    outside = _smoothed(lattice.vertices[used], triangles.reshape(-1, 3))
+    volume = _volume(outside, triangles.reshape(-1, 3))
+    if not volume > 0:
+        raise InputError("the outside of this object is inside out or flat: use the lattice")
+    made, tets = work(outside, triangles.reshape(-1, 3).astype(np.int32))
+    cage = cage_from_mesh(np.asarray(made), np.asarray(tets))
+    filled = float(cage.rest_volumes.sum())
+    if not 0.7 * volume < filled < 1.4 * volume:
+        raise InputError(
+            f"the mesher filled {filled:.3g} of a volume of {volume:.3g} cubic metres: it took the outside for something "
+            "else; use the lattice"
+        )
+    return cage
+
+
+def _volume(points: np.ndarray, triangles: np.ndarray) -> float:
+    a, b, c = (points[triangles[:, k]] for k in range(3))
+    return float((a * np.cross(b, c)).sum() / 6.0)
+
+
+def _smoothed(points: np.ndarray, triangles: np.ndarray, rounds: int = 4) -> np.ndarray:
+    """Steps of the lattice rounded off, out and in by turns so that it does not shrink (Taubin 1995)."""
+    ends = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
+    ends = np.concatenate([ends, ends[:, ::-1]])
+    count = np.maximum(np.bincount(ends[:, 0], minlength=len(points)), 1)[:, None]
+    for number in range(2 * rounds):
+        mean = np.stack(
+            [np.bincount(ends[:, 0], points[ends[:, 1], a], len(points)) for a in range(3)], axis=1
+        ) / count  # fmt: skip
+        points = points + (0.5 if number % 2 == 0 else -0.53) * (mean - points)
+    return points
+
+
+def _named(name: str) -> Mesher:
+    try:
+        if name == "pytetwild":
+            import pytetwild
+
+            return lambda points, triangles: pytetwild.tetrahedralize(points, triangles)[:2]
+        import tetgen
+    except ImportError as error:
+        raise MissingExtraError(f"the mesher {name}", "mesh") from error
+
+    def work(points: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        made: Any = tetgen.TetGen(points, triangles).tetrahedralize(order=1, mindihedral=12, minratio=1.4)
+        return made[0], made[1]
+
+    return work
