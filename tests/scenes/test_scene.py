@@ -21,6 +21,7 @@ from isometry.scenes import (
     save_scene,
     simulate,
 )
+from isometry.scenes.example import SHIPPED, shipped_scene
 from isometry.scenes.files.cameras import look_at
 from isometry.scenes.inputs import Script
 
@@ -269,3 +270,14 @@ def test_views_from_everywhere_are_finite(stage):
     for position in ([0, 5, 0.001], [0, 0.75, 0], [3, 0.1, 3]):
         camera = look_at(np.array(position), np.array([0, 0.7, 0.0]), up=np.array([0, 1, 0]), width=80, height=60)
         assert np.isfinite(stage.picture(camera).colour).all()
+
+
+def test_the_shipped_scene_is_the_script_s():
+    folder = shipped_scene()
+    shipped, made = load_scene(folder), example_scene(splats=SHIPPED)
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 2e6
+    assert shipped.objects == made.objects and shipped.view == made.view
+    np.testing.assert_array_equal(shipped.labels, made.labels)
+    np.testing.assert_allclose(shipped.gaussians.means, made.gaussians.means, atol=2**-12)
+    colours = shipped.gaussians.base_colours - made.gaussians.base_colours
+    assert np.abs(colours).max() < 0.01

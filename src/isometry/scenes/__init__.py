@@ -2,7 +2,7 @@
 
 from isometry.scenes.cage import Cage, build_cage, cage_from_mesh
 from isometry.scenes.embedding import Embedding, bind, deform
-from isometry.scenes.example import example_scene
+from isometry.scenes.example import example_scene, shipped_scene
 from isometry.scenes.files import Camera, read_cameras, read_splats, write_atomic, write_splats
 from isometry.scenes.files.cameras import look_at
 from isometry.scenes.gaussians import Gaussians
@@ -47,6 +47,7 @@ __all__ = [
     "render",
     "render_backward",
     "save_scene",
+    "shipped_scene",
     "simulate",
     "splat",
     "vote",

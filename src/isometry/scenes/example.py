@@ -6,13 +6,16 @@ Free to use under the licence of this repository. The same seed gives the same b
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
+from isometry.errors import NotFoundError
 from isometry.scenes.gaussians import SH_C0, Gaussians, concatenate, quaternions_of
 from isometry.scenes.physics.materials import PRESETS
 from isometry.scenes.scene import Scene, SceneObject
 
+SHIPPED = 60_000  # splats of the scene folder that comes with the package
 Surface = Callable[[np.ndarray, np.ndarray], np.ndarray]
 TABLE_TOP = 0.74
 
@@ -51,6 +54,19 @@ def example_scene(*, splats: int = 30_000, seed: int = 0) -> Scene:
         collision_cell=0.02,
         notes=("generated: Gaussians sampled on surfaces with procedural textures",),
     )
+
+
+def shipped_scene() -> Path:
+    """The folder of the scene that comes with Isometry: `example_scene(splats=SHIPPED)`, 0.84 MB.
+
+    Raises:
+        NotFoundError: it was left out of this installation.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for place in (package / "examples" / "scene", package.parents[1] / "examples" / "scene"):
+        if (place / "scene.json").is_file():
+            return place
+    raise NotFoundError("the example scene is not in this installation; 'isometry scene demo --splats 30000' makes one")
 
 
 def sample(
