@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from isometry.cli._shared import print_json
-from isometry.errors import InputError
+from isometry.errors import InputError, MissingExtraError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -217,27 +217,39 @@ def view(
     substeps: int = typer.Option(12, help="Small physics steps a tick, at most; fewer where the machine is slow."),
     rate: int = typer.Option(60, help="Ticks a second."),
     record: Path | None = typer.Option(None, help="Write the session here when it ends."),
+    out: Path | None = typer.Option(None, help="Write the scene with the objects made on the page here when it ends."),
+    most: int = typer.Option(1_000_000, help="Splats at most on the page; the least visible ones are left out."),
+    solver: str = typer.Option("numba", help="numba, or warp for a GPU."),
     browser: bool = typer.Option(True, help="Open the page."),
 ) -> None:
-    """Open a scene in the browser, flat or in a headset."""
-    from isometry.scenes import load_scene
+    """Open a scene in the browser, flat or in a headset; select things on the page to make objects of them."""
+    from isometry.errors import ExistsError
+    from isometry.scenes import load_scene, thinned
 
-    _serve(load_scene(folder), host, port, token, certificate, key, substeps, rate, record, browser)
+    if out is not None and out.exists():
+        raise ExistsError(f"'{out}' exists already: choose another folder or remove it")
+    whole = load_scene(folder)
+    scene, note = thinned(whole, most)
+    if note:
+        print(note, file=sys.stderr)
+        if out is not None:
+            raise InputError(f"{note}; with --out give --most {len(whole.gaussians)}, so that no splat is lost")
+    _serve(scene, host, port, token, certificate, key, substeps, rate, record, browser, out=out, solver=solver)
 
 
 @app.command()
 def demo(
     port: int = typer.Option(8090, help="Port; 0 takes a free one."),
-    splats: int = typer.Option(30_000, help="How many splats the scene has."),
+    splats: int | None = typer.Option(None, help="Make the scene anew with so many splats."),
     out: Path | None = typer.Option(None, help="Write the demo's video here (.mp4, .gif or a folder) and stop."),
     browser: bool = typer.Option(True, help="Open the page."),
 ) -> None:
-    """A table with three soft objects, made on the spot: pull them, throw them."""
-    from isometry.scenes import example_scene
+    """A table with three soft objects that comes with Isometry: pull them, throw them."""
+    from isometry.scenes import example_scene, load_scene, shipped_scene
 
-    if not 1000 <= splats <= 2_000_000:
+    if splats is not None and not 1000 <= splats <= 2_000_000:
         raise InputError(f"the demo takes 1000 to 2000000 splats, not {splats}")
-    scene = example_scene(splats=splats)
+    scene = load_scene(shipped_scene()) if splats is None else example_scene(splats=splats)
     if out is None:
         _serve(scene, "127.0.0.1", port, None, None, None, 12, 60, None, browser)
         return
@@ -253,7 +265,7 @@ def demo(
 
 def _serve(
     scene: Any, host: str, port: int, token: str | None, certificate: Path | None, key: Path | None, substeps: int,
-    rate: int, record: Path | None, browser: bool,
+    rate: int, record: Path | None, browser: bool, *, out: Path | None = None, solver: str = "numba",
 ) -> None:  # fmt: skip
     import asyncio
     import contextlib
@@ -275,7 +287,7 @@ def _serve(
     if not near and token is None:
         token = secrets.token_urlsafe(16)
     tls = tls_context(certificate, key) if certificate is not None and key is not None else None
-    stage = Stage(scene, rate=rate, substeps=substeps)
+    stage = Stage(scene, rate=rate, substeps=substeps, empty=True, solver=solver)
     server = SceneServer(stage, token=token)
 
     async def run() -> None:
@@ -299,3 +311,13 @@ def _serve(
         server.log.ticks, server.log.digest = stage.world.tick, stage.world.digest()
         write_atomic(record, server.log.text().encode())
         print(f"{len(server.log.inputs)} inputs in {record}", file=sys.stderr)
+    if out is not None:
+        from isometry.scenes import save_scene
+        from isometry.scenes.objects import index_objects
+
+        save_scene(stage.scene, out)
+        print(f"{len(stage.scene.objects)} objects in {out}", file=sys.stderr)
+        try:
+            index_objects(stage.scene, out)
+        except MissingExtraError as error:
+            print(f"'isometry search {out} WORDS' is not prepared: {error}", file=sys.stderr)

@@ -14,6 +14,7 @@ from isometry.scenes.scene import Scene, SceneObject, load_scene, save_scene
 from isometry.scenes.shadows import lit_shares
 from isometry.scenes.simulate import Run, simulate
 from isometry.scenes.stage import Pose, Stage
+from isometry.scenes.thinning import thinned
 
 __all__ = [
     "Body",
@@ -50,6 +51,7 @@ __all__ = [
     "shipped_scene",
     "simulate",
     "splat",
+    "thinned",
     "vote",
     "write_atomic",
     "write_splats",
