@@ -1,11 +1,13 @@
 """Indexing a file of papers: `isometry index` against plain sentence-transformers with its semantic_search.
 
     python benchmarks/indexing.py PAPERS.parquet [--rows 5000] [--repeats 3] [--out docs/benchmarks]
+    python benchmarks/indexing.py PAPERS.parquet --whole COLLECTION [--lists categories]
 
 Whole processes, taken in turn: time and peak memory as the operating system accounts them for the finished child. The plain
 program reads the file with pandas, encodes title and abstract, keeps vectors in a .npy file and answers ten queries with
 semantic_search; it keeps no records, no filters and nothing durable. Both use the same number of threads.
-Writes indexing.md and indexing.json.
+Writes indexing.md and indexing.json. With --whole, only Isometry, once, on every row, into a collection that is kept:
+writes indexing_whole.md and indexing_whole.json, which say how much memory a large file takes.
 """
 
 from __future__ import annotations
@@ -62,7 +64,16 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=5000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
+    parser.add_argument("--whole", type=Path, help="index every row, once, into this new collection")
+    parser.add_argument("--lists", help="with --whole: columns that hold lists")
     given = parser.parse_args()
+    if given.whole:
+        write_whole(given)
+    else:
+        compare(given)
+
+
+def compare(given: argparse.Namespace) -> None:
     taken: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -81,6 +92,33 @@ def main() -> None:
         for name, runs in taken.items()
     ]
     write(rows, given)
+
+
+def write_whole(given: argparse.Namespace) -> None:
+    if given.whole.exists():
+        raise SystemExit(f"{given.whole} exists: a collection that is partly there would make the run look cheaper")
+    lists = ["--lists", given.lists] if given.lists else []
+    run = child([sys.executable, "-m", "isometry", "index", str(given.papers), "--into", str(given.whole), *lists])
+    rows = pq.ParquetFile(given.papers).metadata.num_rows
+    size_mb = sum(file.stat().st_size for file in given.whole.rglob("*") if file.is_file()) / 2**20
+    versions = {name: importlib.metadata.version(name) for name in ("isometry", "torch")}
+    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    document = {"rows": rows, **run, "collection_mb": size_mb, "versions": versions, "machine": machine}
+    given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / "indexing_whole.json").write_text(json.dumps(document, indent=1) + "\n")
+    page = f"""# The memory of indexing a large file
+
+Written by `python benchmarks/indexing.py --whole`: title and abstract of {rows:,} papers, one run of `isometry index` as a
+whole process ({machine}; other programs may have run beside it, so read the memory and the CPU time, not the wall time).
+
+| papers | peak resident MB | CPU s | papers per CPU second | wall s | collection MB |
+|---|---|---|---|---|---|
+| {rows:,} | {run["peak_mb"]:.0f} | {run["cpu"]:.0f} | {rows / run["cpu"]:.1f} | {run["wall"]:.0f} | {size_mb:.0f} |
+
+Versions: {", ".join(f"{name} {version}" for name, version in versions.items())}.
+"""
+    (given.out / "indexing_whole.md").write_text(page)
+    print(page)
 
 
 def write(rows: list[dict[str, Any]], given: argparse.Namespace) -> None:

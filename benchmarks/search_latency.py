@@ -4,6 +4,7 @@
 
 COLLECTION is a collection of papers with `created` and `categories`, such as the 120k papers make:
     isometry index arxiv.parquet --into COLLECTION --lists categories
+Isometry searches it exactly, as a collection does by default, and with a graph that its planner may use (`Collection.set_plan`).
 Peers (extra `peers`): txtai with its default index for this size and with its exact one, LanceDB without an index and with
 its IVF index at best settings. Every contender answers every query in turn, so that a slow moment hits all of them.
 Writes search_latency.md and search_latency.json.
@@ -25,13 +26,14 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from isometry.search import Collection
+from isometry.search import Collection, SearchPlan
 
 K = 10
 FILTERS = {
@@ -102,7 +104,14 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     given = parser.parse_args()
-    with Collection.open(given.collection) as collection, tempfile.TemporaryDirectory() as scratch:
+    with (
+        Collection.open(given.collection) as collection,
+        tempfile.TemporaryDirectory() as scratch,
+        ExitStack() as opened,
+    ):
+        collection.snapshot(Path(scratch) / "planned")
+        planned = opened.enter_context(Collection.open(Path(scratch) / "planned", writable=True))
+        planned.set_plan(SearchPlan(index="graph", recall=0.97))
         ids, vectors = collection.vectors()
         encoded = " and ".join(collection.text_columns)
         batches = list(collection.iter_records(8192))
@@ -114,6 +123,7 @@ def main() -> None:
         flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
         contenders = {
             "Isometry (exact)": isometry_searches(collection),
+            "Isometry, graph, recall .97": isometry_searches(planned),
             "LanceDB, no index (exact)": lancedb_searches(
                 Path(scratch) / "a", table.append_column("vector", flat), None
             ),

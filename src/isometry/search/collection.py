@@ -32,6 +32,7 @@ from isometry.search.view import SegmentCache, VectorView
 from isometry.types import EncoderDescription, SearchResult, VectorSets
 
 Mode = Literal["vector", "text", "hybrid"]
+Outcome = Literal["added", "updated", "unchanged"]
 MAX_K = 10_000
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
@@ -523,7 +524,7 @@ class Collection:
     def add(self, records: Any, vectors: Any = None, *, made_by: str | None = None) -> WriteReport:
         """Put new records. Raises `ExistsError` when one is there already; then none is put."""
         with self._write_lock:
-            return self._put(records, vectors, made_by, new_only=True)
+            return _counted(self._put(records, vectors, made_by, new_only=True))
 
     def upsert(self, records: Any, vectors: Any = None, *, made_by: str | None = None) -> WriteReport:
         """Put records: new ids are added, known ids replaced; what did not change is left as it is.
@@ -535,7 +536,22 @@ class Collection:
                 `(sum t_i, d)`, offsets `(n + 1)`), or a list of arrays `(t_i, d)`.
         """
         with self._write_lock:
-            return self._put(records, vectors, made_by, new_only=False)
+            return _counted(self._put(records, vectors, made_by, new_only=False))
+
+    def upsert_together(self, parts: Sequence[Any]) -> list[WriteReport]:
+        """Put several lists of records, of different ids, in one commit: they wait for the disk once.
+
+        Returns: what became of each list. Raises: as `upsert`, also where their columns differ; then none is put.
+        """
+        tables = [
+            pa.Table.from_batches([one]) if isinstance(one, pa.RecordBatch) else one for one in map(_as_batch, parts)
+        ]
+        if any(not table.schema.equals(tables[0].schema) for table in tables):
+            raise InputError("the lists have different columns; put one after the other")
+        with self._write_lock:
+            outcomes = self._put(pa.concat_tables(tables), None, None, new_only=False)
+        ends = np.cumsum([table.num_rows for table in tables])
+        return [_counted(outcomes[end - table.num_rows : end]) for table, end in zip(tables, ends, strict=True)]
 
     def delete(self, ids: Sequence[str] | str | None = None, *, where: str | None = None) -> int:
         """End records by id or by filter; returns how many there were."""
@@ -608,7 +624,7 @@ class Collection:
             raise InputError(f"{self.path} is open for reading; open it with writable=True")
         return self._store
 
-    def _put(self, records: Any, vectors: Any, made_by: str | None, *, new_only: bool) -> WriteReport:
+    def _put(self, records: Any, vectors: Any, made_by: str | None, *, new_only: bool) -> list[Outcome]:
         store = self._writer()
         table = _as_batch(records)
         ids = _checked_ids(table)
@@ -617,10 +633,10 @@ class Collection:
         if given is not None and count != len(ids):
             raise ShapeError(f"{len(ids)} records and {count} vectors were given; give one vector per record")
         with store.admitting(table.schema):
-            report = self._write(store, table, ids, given, new_only)
+            outcomes = self._write(store, table, ids, given, new_only)
         store.merge_small()
         self._tend_encodings()
-        return report
+        return outcomes
 
     def _tend_encodings(self) -> None:
         with self.read() as snapshot:
@@ -629,7 +645,7 @@ class Collection:
 
     def _write(
         self, store: Store, table: pa.Table | pa.RecordBatch, ids: list[str], given: Any, new_only: bool
-    ) -> WriteReport:
+    ) -> list[Outcome]:
         values = store.prepare(table)
         contents = [content_hash((identity, *record)) for identity, record in zip(ids, values, strict=True)]
         encoded = self._encoded_hashes(store, values, given)
@@ -656,8 +672,10 @@ class Collection:
             {ids[number]: known[ids[number]] for number in chosen if ids[number] in known},
         )
         self._tend()
-        updated = sum(ids[number] in known for number in chosen)
-        return WriteReport(len(chosen) - updated, updated, len(ids) - len(chosen))
+        outcomes: list[Outcome] = ["unchanged"] * len(ids)
+        for number in chosen:
+            outcomes[number] = "updated" if ids[number] in known else "added"
+        return outcomes
 
     def _encoded_hashes(self, store: Store, values: list[tuple[Scalar, ...]], given: Any) -> list[bytes]:
         if given is not None:
@@ -786,6 +804,10 @@ def _check_unicode(*texts: str | None) -> None:
     for text in texts:
         if text is not None and not text.isascii() and _HALF_PAIR.search(text):
             raise InputError("the text holds half of a surrogate pair, which is no Unicode; leave it out")
+
+
+def _counted(outcomes: Sequence[Outcome]) -> WriteReport:
+    return WriteReport(outcomes.count("added"), outcomes.count("updated"), outcomes.count("unchanged"))
 
 
 def _as_batch(records: Any) -> pa.Table | pa.RecordBatch:

@@ -10,12 +10,12 @@ import sys
 import threading
 import webbrowser
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import uvicorn
 
-from isometry.errors import InputError, StorageError
+from isometry.errors import InputError, IsometryError, StorageError
 from isometry.search import Collection
 from isometry.serving.app import LOOPBACK, make_app
 from isometry.serving.connection import prompt_protocol
@@ -47,6 +47,7 @@ def serve(
     listening = _listen(host, port)
     for encoder in app.state.encoders.values():
         encoder.warm()
+    threading.Thread(target=_warm, args=(collections,), name="first searches", daemon=True).start()
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listening.getsockname()[1]}/"
     sys.stderr.write(f"Serving {', '.join(one.name for one in collections)} at {address} (Ctrl-C to end)\n")
@@ -55,6 +56,16 @@ def serve(
         webbrowser.open(address + (f"?token={token}" if token else ""))
     with listening:
         run_app(app, listening, limits or Limits())
+
+
+def _warm(collections: Sequence[Collection]) -> None:
+    """Search once in each way: vectors are read, and code is compiled where it is not yet, before anyone waits for it."""
+    for collection in collections:
+        with suppress(IsometryError):
+            for hit in collection.search(k=1).hits:
+                itself = hit.id.replace("'", "''")
+                for where in (None, "id != ''", f"id = '{itself}'"):
+                    collection.search(like=hit.id, where=where)
 
 
 def run_app(app: Any, listening: socket.socket, limits: Limits) -> None:

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from isometry.errors import InputError, NotFoundError
 from isometry.search import Collection
+from isometry.serving.commits import Commits
 from isometry.serving.limits import Limits
 from isometry.serving.pictures import decode_picture, from_base64
 from isometry.serving.shapes import DeleteBody, DeletedAnswer, RecordsBody, WrittenAnswer, refusals
@@ -17,6 +19,7 @@ from isometry.serving.shapes import DeleteBody, DeletedAnswer, RecordsBody, Writ
 
 def add_writing(app: FastAPI, named: dict[str, Collection], limits: Limits, writable: bool) -> None:
     """Add what writes; a server that only reads answers 403."""
+    commits = {name: Commits(collection) for name, collection in named.items() if writable}
 
     def chosen(name: str) -> Collection:
         if not writable:
@@ -26,38 +29,47 @@ def add_writing(app: FastAPI, named: dict[str, Collection], limits: Limits, writ
         return named[name]
 
     @app.post("/collections/{name}/records", responses=refusals(400, 403, 404))
-    def put(name: str, body: RecordsBody) -> WrittenAnswer:
+    async def put(name: str, body: RecordsBody) -> WrittenAnswer:
         """Add records, or replace those with the same ids. They are on disk when this is answered."""
         collection = chosen(name)
+        records, vectors = await run_in_threadpool(checked, collection, body)
+        if vectors is None:
+            report = await commits[name].put(records)
+        else:
+            report = await commits[name].do(lambda: collection.upsert(records, vectors, made_by=body.made_by))
+        return WrittenAnswer(**vars(report), records=await run_in_threadpool(len, collection))
+
+    def checked(collection: Collection, body: RecordsBody) -> tuple[list[dict[str, Any]], np.ndarray | None]:
         if not 1 <= len(body.records) <= limits.batch:
             raise InputError(f"{len(body.records)} records were given and 1 to {limits.batch:,} are taken at once")
         for number, record in enumerate(body.records, start=1):
             _check_lengths(record, number, limits, collection.image_column)
-        vectors = None
-        if body.vectors is not None:
-            try:
-                vectors = np.array(body.vectors, np.float64)
-            except ValueError as problem:
-                raise InputError("the vectors have different lengths") from problem
-        records = _with_pictures(collection, body.records, limits)
-        report = collection.upsert(records, vectors, made_by=body.made_by)
-        return WrittenAnswer(**vars(report), records=len(collection))
+        try:
+            vectors = None if body.vectors is None else np.array(body.vectors, np.float64)
+        except ValueError as problem:
+            raise InputError("the vectors have different lengths") from problem
+        return _with_pictures(collection, body.records, limits), vectors
 
     @app.delete("/collections/{name}/records", responses=refusals(400, 403, 404))
-    def end(name: str, body: DeleteBody) -> DeletedAnswer:
+    async def end(name: str, body: DeleteBody) -> DeletedAnswer:
         """Delete records by id; those that are not there are passed over."""
-        collection = chosen(name)
+        chosen(name)
         if not 1 <= len(body.ids) <= limits.batch:
             raise InputError(f"{len(body.ids)} ids were given and 1 to {limits.batch:,} are taken at once")
-        return DeletedAnswer(deleted=collection.delete(body.ids), records=len(collection))
+        return await ended(name, body.ids)
+
+    async def ended(name: str, ids: list[str]) -> DeletedAnswer:
+        deleted = await commits[name].do(lambda: named[name].delete(ids))
+        return DeletedAnswer(deleted=deleted, records=await run_in_threadpool(len, named[name]))
 
     @app.delete("/collections/{name}/records/{identity:path}", responses=refusals(403, 404))
-    def end_one(name: str, identity: str) -> DeletedAnswer:
+    async def end_one(name: str, identity: str) -> DeletedAnswer:
         """Delete one record."""
-        collection = chosen(name)
-        if not collection.delete(identity):
+        chosen(name)
+        answer = await ended(name, [identity])
+        if not answer.deleted:
             raise NotFoundError(f"no record '{identity}'")
-        return DeletedAnswer(deleted=1, records=len(collection))
+        return answer
 
 
 def _check_lengths(record: dict[str, Any], number: int, limits: Limits, image: str | None) -> None:
