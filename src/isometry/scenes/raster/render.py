@@ -67,9 +67,9 @@ class _Splats:
     reach: np.ndarray
     boxes: np.ndarray
     opacities: np.ndarray
-    colours: np.ndarray
     starts: np.ndarray
     members: np.ndarray
+    packed: np.ndarray
     threads: int
 
     def each_tile_range(self, work: Callable[[int, int, int], None]) -> None:
@@ -133,10 +133,8 @@ def splat(
     ids, lasts = np.empty((height, width), np.int32), np.empty((height, width), np.int32)
 
     def work(_: int, first: int, last: int) -> None:
-        blending.blend(
-            first, last, splats.columns, *splats.lists(), splats.colours, splats.depths,
-            colour, depth, rest, ids, lasts,
-        )  # fmt: skip
+        given = (splats.columns, splats.starts, splats.members, splats.packed)
+        blending.blend(first, last, *given, colour, depth, rest, ids, lasts)
 
     splats.each_tile_range(work)
     behind = np.asarray(background, np.float32)
@@ -170,10 +168,10 @@ def render_backward(
     buffers = [np.zeros((n, 10), np.float32) for _ in range(splats.threads)]
 
     def work(number: int, first: int, last: int) -> None:
+        given = (splats.columns, splats.starts, splats.members, splats.packed)
         blending.blend_backward(
-            first, last, splats.columns, *splats.lists(), splats.colours, splats.depths,
-            rendering.rest, lasts, d_colour, d_depth, d_through, buffers[number],
-        )  # fmt: skip
+            first, last, *given, rendering.rest, lasts, d_colour, d_depth, d_through, buffers[number]
+        )
 
     splats.each_tile_range(work)
     gradients: np.ndarray = np.asarray(np.sum(buffers, axis=0, dtype=np.float64))
@@ -269,6 +267,6 @@ def _sort(
     order = np.argsort(depths, kind="stable")
     starts, members = blending.bin_tiles(order, boxes, columns, rows)
     count = min(threads or os.cpu_count() or 1, 16)
-    return _Splats(
-        row, columns, rows, centres, conics, depths, reach, boxes, opacities, colours, starts, members, count
-    )
+    packed = np.empty((n, 16), np.float32)
+    blending.pack(centres, conics, reach, boxes, opacities, colours, depths, packed)
+    return _Splats(row, columns, rows, centres, conics, depths, reach, boxes, opacities, starts, members, packed, count)
