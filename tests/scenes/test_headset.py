@@ -1,4 +1,7 @@
-"""The page in an emulated headset: controllers grab, bend, stretch and throw; snap turn and scale; no errors."""
+"""The page in an emulated headset: controllers grab, bend, stretch and throw; snap turn and scale; no errors.
+
+Nothing here goes by the clock: the physics ticks when a test says so, and tests wait for what must become true.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,16 @@ from PIL import Image
 
 from isometry.scenes import Stage, example_scene
 from isometry.scenes.server import SceneServer
-from tests.scenes.serving import running
-from tests.scenes.test_page import BODY, FLAGS, READY, drawn, until
+from tests.scenes.serving import Gate, running
+from tests.scenes.test_page import BODY, FLAGS, READY, drawn, eventually, until
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
+]
 EMULATOR = (
     (Path(__file__).parent / "vendor" / "iwer" / "iwer.min.js").read_text()
     + """;
@@ -29,27 +36,33 @@ LEFT, RIGHT, CUSHION = 0, 1, 2
 
 
 @pytest.fixture(scope="module")
-def server():
-    with running(SceneServer(Stage(example_scene(splats=1500), substeps=4))) as port:
-        yield f"http://127.0.0.1:{port}/"
+def gate():
+    return Gate()
 
 
 @pytest.fixture(scope="module")
-def page(server):
+def server(gate):
+    return SceneServer(Stage(example_scene(splats=1500), substeps=4), may_tick=gate)
+
+
+@pytest.fixture(scope="module")
+def page(server, gate):
     """Inside a session; the tests of this file follow each other in it."""
-    with playwright.sync_playwright() as tool:
+    with running(server) as port, playwright.sync_playwright() as tool:
         browser = tool.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 480, "height": 360})
+        page.set_default_timeout(180_000)
         page.complaints = []
         page.on("console", lambda message: page.complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: page.complaints.append(str(error)))
         page.add_init_script(EMULATOR)
-        page.goto(server)
+        page.goto(f"http://127.0.0.1:{port}/")
         until(page, READY)
         assert not page.locator("#vr").is_disabled()
         page.click("#vr")
         until(page, "isometry.renderer.xr.isPresenting && isometry.session.inputSources.length === 2")
         drawn(page, 3)
+        gate.close()
         yield page
         browser.close()
 
@@ -71,63 +84,105 @@ def trigger(page, hand: int, value: int) -> None:
     page.evaluate(f"emulated.controllers.{('left', 'right')[hand]}.updateButtonValue('trigger', {value})")
 
 
+def came(page, server, hand: int, do: str, at=None) -> None:
+    """Waits until this input of a hand lies before the server, which does not tick meanwhile."""
+
+    def there() -> bool:
+        said = [
+            message for _, message in list(server._inputs) if message.get("do") == do and message.get("hand") == hand
+        ]
+        return bool(said) and (at is None or np.allclose(said[-1]["position"], at, atol=0.01))
+
+    eventually(page, there, f"the server never got '{do}' of hand {hand}")
+
+
+def tick(page, server, gate, count: int) -> None:
+    """Lets the physics run so many ticks, until the page has the last of them."""
+    goal = server.stage.world.tick + count
+    gate.let_through(count)
+    until(page, f"isometry.tick >= {goal}")
+
+
+def grab(page, server, gate, hand: int, at) -> None:
+    place(page, hand, at)
+    trigger(page, hand, 1)
+    came(page, server, hand, "grab")
+    tick(page, server, gate, 1)
+    until(page, f"isometry.hands.held[{hand}] && isometry.hands.held[{hand}].vertices.length > 0")
+
+
+def carry(page, server, gate, hand: int, at, ticks: int) -> None:
+    """Moves a closed hand there; the physics takes so many ticks for it."""
+    place(page, hand, at)
+    came(page, server, hand, "move", at)
+    tick(page, server, gate, ticks)
+
+
+def let_go(page, server, gate, hand: int) -> None:
+    trigger(page, hand, 0)
+    until(page, f"isometry.hands.held[{hand}] === null")
+    came(page, server, hand, "release")
+    tick(page, server, gate, 1)
+
+
 def body(page, number: int = CUSHION) -> np.ndarray:
     return np.array(page.evaluate(BODY, number))
 
 
 def left_eye(page) -> np.ndarray:
-    """The left half, below which no panel lies in a session."""
+    """Blue in the left half, below which no panel lies in a session."""
     picture = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB"), np.float64)[:, :240]
     return (picture[..., 2] > 1.35 * picture[..., 0]) & (picture[..., 2] > 90)
 
 
-def test_trigger_grabs_what_the_controller_touches_and_moving_bends_it(page):
+def test_trigger_grabs_what_the_controller_touches_and_moving_bends_it(page, server, gate):
     rest, before = body(page), left_eye(page)
     assert before.sum() > 30
     top = rest[rest[:, 1].argmax()]
-    place(page, RIGHT, top)
-    trigger(page, RIGHT, 1)
-    until(page, "isometry.hands.held[1] && isometry.hands.held[1].vertices.length > 0")
+    grab(page, server, gate, RIGHT, top)
     assert page.evaluate("isometry.hands.held[1].object") == CUSHION == page.evaluate("isometry.chosen")
     for step in range(1, 6):
-        place(page, RIGHT, top + np.array([0, 0.05 * step, 0]))
-    until(page, f"({BODY})(2).some((p) => p[1] > {rest[:, 1].max() + 0.15})")
-    moved = np.linalg.norm(body(page) - rest, axis=1)
+        carry(page, server, gate, RIGHT, top + np.array([0, 0.05 * step, 0]), 4)
+    now = body(page)
+    moved = np.linalg.norm(now - rest, axis=1)
+    assert now[:, 1].max() > rest[:, 1].max() + 0.15
     assert moved.max() > 0.15 and np.ptp(moved) > 0.02, "it bends, not only moves"
-    drawn(page, 4)
-    after = left_eye(page)
-    assert np.nonzero(after)[0].min() < np.nonzero(before)[0].min() - 4, "and the pixels went up"
+    # the physics stands still: what the hand holds follows it all the same, at the display's rate
+    vertex = page.evaluate("isometry.hands.held[1].vertices[0]")
+    place(page, RIGHT, top + np.array([0, 0.35, 0]))
+    until(page, f"isometry.splats.cage[{4 * vertex + 1}] > isometry.after.cage[{4 * vertex + 1}] + 0.05")
+    carry(page, server, gate, RIGHT, top + np.array([0, 0.25, 0]), 2)
+    upper = np.nonzero(before)[0].min()
+    eventually(page, lambda: np.nonzero(left_eye(page))[0].min() < upper - 4, "the pixels never went up")
 
 
-@pytest.mark.slow  # where pictures are drawn slowly it races the physics
-def test_a_second_hand_stretches_it(page):
+def test_a_second_hand_stretches_it(page, server, gate):
     held = body(page)
     before = np.ptp(held, axis=0)[0]
     lowest_left = held[np.argmin(held[:, 0] + 0.3 * held[:, 1])]
-    place(page, LEFT, lowest_left)
-    trigger(page, LEFT, 1)
-    until(page, "isometry.hands.held[0] && isometry.hands.held[0].vertices.length > 0")
+    grab(page, server, gate, LEFT, lowest_left)
     right = np.array(page.evaluate("isometry.hands.held[1].position.toArray()"))
     for step in range(1, 5):
         place(page, LEFT, lowest_left - np.array([0.04 * step, 0, 0]))
-        place(page, RIGHT, right + np.array([0.04 * step, 0, 0]))
-    until(page, f"(([...x]) => Math.max(...x) - Math.min(...x))(({BODY})(2).map((p) => p[0])) > {before + 0.1}")
-    trigger(page, LEFT, 0)
-    until(page, "isometry.hands.held[0] === null")
+        carry(page, server, gate, RIGHT, right + np.array([0.04 * step, 0, 0]), 4)
+    gate.open()
+    eventually(page, lambda: np.ptp(body(page), axis=0)[0] > before + 0.1, "it never grew longer")
+    gate.close()
+    let_go(page, server, gate, LEFT)
 
 
-@pytest.mark.slow  # where pictures are drawn slowly it races the physics
-def test_release_throws(page):
-    # one step a picture: what the hand does between two pictures is its speed, however slowly they are drawn
-    for _ in range(12):
-        page.evaluate(
-            "(() => { const p = emulated.controllers.right.position; p.set(p.x - 0.06, p.y + 0.01, p.z); })()"
-        )
-        drawn(page, 1)
-    trigger(page, RIGHT, 0)
-    until(page, "isometry.hands.held[1] === null")
-    released = body(page).mean(axis=0)[0]
-    until(page, f"({BODY})(2).reduce((sum, p, _, all) => sum + p[0] / all.length, 0) < {released - 0.03}")
+def test_release_throws(page, server, gate):
+    start = np.array(page.evaluate("isometry.hands.held[1].position.toArray()"))
+    for step in range(1, 11):  # 0.04 m in 2 ticks of a sixtieth: 1.2 m/s
+        carry(page, server, gate, RIGHT, start + step * np.array([-0.04, 0.01, 0]), 2)
+    let_go(page, server, gate, RIGHT)
+    thrown = server.stage.world.v[server.stage.world.span(CUSHION)].mean(axis=0)
+    assert thrown[0] < -0.3, "it leaves with the hand's speed"
+    released = body(page).mean(axis=0)
+    tick(page, server, gate, 20)
+    flown = body(page).mean(axis=0)
+    assert flown[0] < released[0] - 0.03, "it flies on the way the hand went"
+    gate.open()
 
 
 def test_stick_turns_once_and_scales(page):

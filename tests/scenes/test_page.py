@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import io
 import shutil
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from isometry.scenes import Stage, example_scene
+from isometry.scenes import Stage, example_scene, look_at
 from isometry.scenes.server import SceneServer
 from tests.scenes.serving import running
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
+]
 FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
 READY = "window.isometry && isometry.splats && isometry.frames > 2 && isometry.splats.sorted > 1"
 
@@ -37,7 +42,7 @@ def server():
 @pytest.fixture
 def page(browser):
     page = browser.new_page(viewport={"width": 640, "height": 400})
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(180_000)
     page.complaints = []
     page.on("console", lambda message: page.complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
@@ -45,18 +50,22 @@ def page(browser):
     page.close()
 
 
-def until(page, condition: str, seconds: float = 60.0) -> None:
+def until(page, condition: str) -> None:
     """Waits for a condition; evaluated from outside, since the page's own policy forbids evaluating strings."""
-    for _ in range(int(seconds / 0.05)):
-        if page.evaluate(f"Boolean({condition})"):
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(f"never true: {condition[:200]}; the page said {page.complaints}")
+    eventually(page, lambda: page.evaluate(f"Boolean({condition})"), f"never true: {condition[:200]}")
 
 
 def drawn(page, more: int) -> None:
     """Waits for so many further pictures."""
     until(page, f"isometry.drawn > {page.evaluate('isometry.drawn') + more}")
+
+
+def eventually(page, true, complaint: str) -> None:
+    """Waits until `true()`, four minutes at most; the page goes on meanwhile."""
+    end = time.monotonic() + 240
+    while not true():
+        assert time.monotonic() < end, f"{complaint}; the page said {page.complaints}"
+        page.wait_for_timeout(50)
 
 
 def picture(page) -> np.ndarray:
@@ -92,12 +101,14 @@ def test_mouse_pulls_an_object(page, server):
     page.mouse.move(x + 15, y - 40, steps=3)
     page.mouse.move(x + 30, y - 90, steps=3)
     until(page, f"({BODY})(2).some((p) => p[1] > {rest[:, 1].max() + 0.08})")
-    bent = np.array(page.evaluate(BODY, 2))
-    moved = np.linalg.norm(bent - rest, axis=1)
-    assert moved.max() > 0.1 and np.ptp(moved) > 0.02, "it bends, not only moves"
-    drawn(page, 4)
-    after = cushion(picture(page))
-    assert np.nonzero(after)[0].min() < np.nonzero(before)[0].min() - 8, "and the pixels went up"
+
+    def bent() -> bool:
+        moved = np.linalg.norm(np.array(page.evaluate(BODY, 2)) - rest, axis=1)
+        return moved.max() > 0.1 and np.ptp(moved) > 0.02
+
+    eventually(page, bent, "it never bent")
+    upper = rows.min()
+    eventually(page, lambda: np.nonzero(cushion(picture(page)))[0].min() < upper - 8, "the pixels never went up")
     page.mouse.up()
     until(page, "isometry.hands.held[0] === null")
     page.locator("#undo").click()
@@ -128,10 +139,56 @@ def test_panel(page, server):
     until(page, "document.getElementById('sentence').textContent.includes('Nothing in this scene')")
     assert page.locator("#vr").is_disabled() and "headset" in page.locator("#vr").inner_text()
     assert "substeps" in page.locator("#status").inner_text()
-    page.evaluate("isometry.link.socket.close()")
-    until(page, "document.getElementById('sentence').textContent.includes('connection is lost')")
+    page.evaluate("""() => { window.said = []; const sentence = document.getElementById('sentence');
+      new MutationObserver(() => window.said.push(sentence.textContent)).observe(sentence, { childList: true });
+      isometry.link.socket.close(); }""")
+    until(page, "window.said.some((text) => text.includes('connection is lost'))")
     until(page, "document.getElementById('sentence').textContent === ''")
+    tick = page.evaluate("isometry.tick")
+    until(page, f"isometry.tick > {tick}")
     assert page.complaints == []
+
+
+def test_a_box_on_the_page_makes_an_object(page):
+    whole = example_scene(splats=3000)
+    server = SceneServer(Stage(whole.with_objects((), np.zeros(len(whole.labels))), substeps=4, empty=True))
+    with running(server) as port:
+        page.goto(f"http://127.0.0.1:{port}/")
+        until(page, READY)
+        until(page, "document.getElementById('sentence').textContent.includes('Nothing here is an object yet')")
+        seen = look_at(*map(np.array, whole.view[:2]), up=[0, 1, 0], width=640, height=400, field_of_view=whole.view[2])
+        points = whole.part(3).means.astype(float) @ seen.rotation.T + seen.translation
+        x = seen.fx * points[:, 0] / points[:, 2] + seen.cx
+        y = seen.fy * points[:, 1] / points[:, 2] + seen.cy
+        assert page.locator("#make").is_hidden()
+        page.locator("#select").click()
+        assert page.locator("#make").is_disabled()
+        page.mouse.move(x.min() - 6, y.min() - 6)
+        page.mouse.down()
+        page.mouse.move(x.mean(), y.mean(), steps=3)
+        assert page.locator("#marks .box").count() == 1, "the box is seen while it is drawn"
+        page.mouse.move(x.max() + 6, y.max() + 6, steps=3)
+        page.mouse.up()
+        page.keyboard.down("Shift")
+        page.mouse.click(x.max() + 20, y.max() + 20)
+        page.keyboard.up("Shift")
+        assert page.locator("#marks .outside").count() == 1
+        page.fill("#name", "my cushion")
+        page.locator("#make").click()
+        until(page, "isometry.hello.objects.length === 1 && isometry.chosen === 0 && isometry.splats.sorted > 1")
+        assert page.locator("#objects button").inner_text() == page.locator("#chosen").inner_text() == "my cushion"
+        found, truth = server.stage.scene.labels == 1, whole.labels == 3
+        assert (found & truth).sum() / (found | truth).sum() > 0.8
+        page.locator("#cages").check()
+        until(page, "isometry.cages && isometry.cages.lines.geometry.index.count > 100")
+        page.mouse.move(x.mean(), y.mean())
+        page.mouse.down()
+        until(page, "isometry.hands.held[0] && isometry.hands.held[0].vertices.length > 0")
+        page.mouse.up()
+        page.locator("#dissolve").click()
+        until(page, "isometry.hello.objects.length === 0")
+        assert not server.stage.scene.labels.any()
+        assert page.complaints == []
 
 
 def test_without_webgl2_there_is_a_sentence(page, server):

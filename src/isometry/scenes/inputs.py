@@ -9,13 +9,19 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from isometry.errors import InputError, NotFoundError
+from isometry.scenes.files.cameras import Camera
+from isometry.scenes.gaussians import rotation_matrices
 from isometry.scenes.physics.materials import Material, material
+from isometry.scenes.scene import SceneObject
 from isometry.scenes.stage import Stage
+
+if TYPE_CHECKING:
+    from isometry.scenes.objects.pick import Stroke
 
 ACTIONS = {
     "grab": {"hand", "position", "quaternion", "radius", "object"},
@@ -28,16 +34,21 @@ ACTIONS = {
     "undo": set(),
     "pause": {"on"},
     "substeps": {"value"},
+    "select": {"name", "material", "strokes"},
+    "dissolve": {"object"},
 }
+_STROKE = {"position", "quaternion", "field_of_view", "aspect", "box", "inside", "outside"}
 _FAR = 1e3
 _TICKS = 1_000_000
 
 
 def apply_input(stage: Stage, message: Any) -> int | None:
-    """Do what a message says; gives the grabbed object's number for `grab` (None where nothing is in reach).
+    """Do what a message says; gives the object's number for `grab` (None where nothing is in reach) and `select`.
+
+    `select` and `dissolve` change which splats are objects, so the stage has other bodies afterwards.
 
     Raises:
-        InputError: an unknown action or field, a number out of bounds.
+        InputError: an unknown action or field, a number out of bounds, a selection that holds nothing.
     """
     if not isinstance(message, dict) or message.get("do") not in ACTIONS:
         raise InputError(f"an input needs 'do', one of {', '.join(ACTIONS)}; got {str(message)[:80]}")
@@ -80,9 +91,77 @@ def apply_input(stage: Stage, message: Any) -> int | None:
         if not isinstance(message.get("on"), bool):
             raise InputError("'pause' needs 'on', true or false")
         world.paused = message["on"]
+    elif do == "select":
+        return _select(stage, message)
+    elif do == "dissolve":
+        _dissolve(stage, _object(stage, message))
     else:
         world.set_substeps(_whole(message, "value", 1, 200))
     return None
+
+
+def _select(stage: Stage, message: dict) -> int:
+    # OpenCV and the rasteriser's vote come only with a selection
+    from isometry.scenes.objects.collection import part_name
+    from isometry.scenes.objects.pick import pick
+
+    scene = stage.scene
+    given = message.get("name", "")
+    if not isinstance(given, str) or len(given) > 100:
+        raise InputError(f"'name' must be a text of up to 100 characters and is {str(given)[:40]}")
+    made_of = material(message.get("material", "jelly"))
+    rows = message.get("strokes")
+    if not isinstance(rows, list) or not 1 <= len(rows) <= 8:
+        raise InputError("'strokes' must be 1 to 8 views with a box or clicks")
+    strokes = [_stroke(row) for row in rows]
+    still = np.nonzero(scene.labels == 0)[0]
+    free = scene.gaussians.select(still)
+    mine = still[pick(free, strokes, up=np.asarray(scene.up), cameras=scene.cameras)]
+    name = " ".join(given.split()) or part_name(scene.gaussians.select(mine))
+    taken = {item.name for item in scene.objects}
+    if name in taken:
+        name = next(f"{name} {number}" for number in range(2, len(taken) + 3) if f"{name} {number}" not in taken)
+    label = max([item.label for item in scene.objects], default=0) + 1
+    labels = scene.labels.copy()
+    labels[mine] = label
+    stage.adopt(scene.with_objects((*scene.objects, SceneObject(name, label, made_of)), labels))
+    return len(scene.objects)
+
+
+def _stroke(row: Any) -> Stroke:
+    from isometry.scenes.objects.pick import Stroke
+
+    if not isinstance(row, dict) or set(row) - _STROKE:
+        raise InputError(f"a stroke has {', '.join(sorted(_STROKE))}; got {str(row)[:80]}")
+    position, turn = _vector(row, "position", 3), _turn(row, "quaternion")
+    if turn is None:
+        raise InputError("a stroke needs the 'quaternion' of its view")
+    field, aspect = _number(row, "field_of_view", 1, 170), _number(row, "aspect", 0.05, 20)
+    height = 480
+    width = max(16, round(height * aspect))
+    focal = height / 2 / math.tan(math.radians(field) / 2)
+    # a page's camera looks along -z with y up, ours along z with y down
+    rotation = np.diag([1.0, -1.0, -1.0]) @ rotation_matrices(turn[None])[0].T
+    camera = Camera(
+        width, height, focal, focal, width / 2, height / 2, rotation, -rotation @ position, name="selection"
+    )
+    box = tuple(_vector(row, "box", 4).tolist()) if row.get("box") is not None else None
+    return Stroke(camera, box, _clicks(row, "inside"), _clicks(row, "outside"))  # type: ignore[arg-type]
+
+
+def _clicks(row: dict, key: str) -> tuple[tuple[float, float], ...]:
+    places = row.get(key, [])
+    if not isinstance(places, list) or len(places) > 32:
+        raise InputError(f"'{key}' must be up to 32 clicks")
+    pairs = [_vector({key: place}, key, 2).tolist() for place in places]
+    return tuple((pair[0], pair[1]) for pair in pairs)
+
+
+def _dissolve(stage: Stage, number: int) -> None:
+    scene = stage.scene
+    gone = scene.objects[number].label
+    left = tuple(item for n, item in enumerate(scene.objects) if n != number)
+    stage.adopt(scene.with_objects(left, np.where(scene.labels == gone, 0, scene.labels)))
 
 
 def _number(message: dict, key: str, low: float, high: float, otherwise: float | None = None) -> float:

@@ -8,6 +8,7 @@ import http
 import json
 import ssl
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import resources
@@ -28,7 +29,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("the scene page", "scene") from error
 
-_MESSAGE = 4096
+_MESSAGE = 16_384
 _PER_SECOND = 400
 _VIEWERS = 32
 _HANDS_EACH = 2
@@ -39,6 +40,7 @@ _PAGE = {
     "/hands.js": ("hands.js", "text/javascript"),
     "/link.js": ("link.js", "text/javascript"),
     "/sort.js": ("sort.js", "text/javascript"),
+    "/select.js": ("select.js", "text/javascript"),
     "/page.css": ("page.css", "text/css"),
     "/vendor/three/three.module.min.js": ("vendor/three/three.module.min.js", "text/javascript"),
     "/vendor/three/three.core.min.js": ("vendor/three/three.core.min.js", "text/javascript"),
@@ -79,14 +81,21 @@ class SceneServer:
 
     Args:
         stage: what is simulated. token: needed to connect, or None. extra: further pages by path, for tests.
+        may_tick: asked before every tick; None ticks by the clock. Tests step the physics with it.
 
     The number of substeps follows the time that a tick takes (at most `stage`'s), and the page says so.
     """
 
     def __init__(
-        self, stage: Stage, *, token: str | None = None, extra: dict[str, tuple[bytes, str]] | None = None
+        self,
+        stage: Stage,
+        *,
+        token: str | None = None,
+        extra: dict[str, tuple[bytes, str]] | None = None,
+        may_tick: Callable[[], bool] | None = None,
     ) -> None:
         self.stage = stage
+        self._may_tick = may_tick or (lambda: True)
         self.wire = Wire(stage)
         self.log = Log.start(stage)
         self._token = token
@@ -95,6 +104,7 @@ class SceneServer:
         self._viewers: set[_Viewer] = set()
         self._inputs: list[tuple[_Viewer | None, dict]] = []
         self._binding = self.wire.binding()
+        self._edition = 0
         self._mean = 0.0
         self._since_change = 0
         self._began = time.monotonic()
@@ -104,6 +114,7 @@ class SceneServer:
         self, host: str, port: int, *, ready: asyncio.Future | None = None, tls: ssl.SSLContext | None = None
     ) -> None:
         """Serve until cancelled. `ready` receives the port."""
+        await asyncio.get_running_loop().run_in_executor(None, self.stage.world.prepare)
         async with serve(
             self._talk, host, port, process_request=self._answer, max_size=_MESSAGE, compression=None, ssl=tls,
             ping_interval=20, ping_timeout=20, max_queue=64,
@@ -118,9 +129,9 @@ class SceneServer:
         following = loop.time()
         with ThreadPoolExecutor(1) as pool:
             while True:
-                if self._viewers:
+                if self._viewers and self._may_tick():
+                    await self._apply(pool)
                     began = time.perf_counter()
-                    self._apply()
                     await loop.run_in_executor(pool, self.stage.world.step)
                     frame = self.wire.frame(self.stage.world.tick, int((time.monotonic() - self._began) * 1000))
                     for viewer in self._viewers:
@@ -160,11 +171,15 @@ class SceneServer:
             "lost": world.lost,
         }
 
-    def _apply(self) -> None:
+    async def _apply(self, pool: ThreadPoolExecutor) -> None:
         waiting, self._inputs = self._inputs, []
         for viewer, message in waiting:
             try:
-                found = apply_input(self.stage, message)
+                if message.get("do") in {"select", "dissolve"}:  # takes seconds: pages stay connected meanwhile
+                    self._tell_all({"type": "busy", "message": "Taking the splats of the selection from all sides…"})
+                    found = await asyncio.get_running_loop().run_in_executor(pool, apply_input, self.stage, message)
+                else:
+                    found = apply_input(self.stage, message)
             except IsometryError as error:
                 if viewer is not None:
                     viewer.send({"type": "error", "message": str(error)})
@@ -175,8 +190,25 @@ class SceneServer:
                 rows = self.stage.world.held().get(message["hand"]) if found is not None else None
                 answer = {"type": "grabbed", "hand": hand, "object": found}
                 viewer.send({**answer, "vertices": [] if rows is None else rows.tolist()})
+            elif message["do"] in {"select", "dissolve"}:
+                await self._show_anew(pool)
+                if viewer is not None:
+                    viewer.send({"type": "selected", "object": found})
             elif message["do"] in {"pause", "gravity", "material", "reset", "undo", "substeps", "transform"}:
                 self._tell_all({"type": "status", **self.status()})
+
+    async def _show_anew(self, pool: ThreadPoolExecutor) -> None:
+        loop = asyncio.get_running_loop()
+        self.wire = await loop.run_in_executor(pool, Wire, self.stage)
+        self._binding = await loop.run_in_executor(pool, self.wire.binding)
+        self._edition += 1
+        for viewer in self._viewers:
+            viewer.frame = None  # of the cages that are gone
+            viewer.send(self._hello(viewer))
+
+    def _hello(self, viewer: _Viewer) -> dict[str, Any]:
+        about = {"type": "hello", "may_act": viewer.slot is not None, "edition": self._edition}
+        return {**about, **self.wire.describe(), **self.status()}
 
     def _tell_all(self, text: dict[str, Any]) -> None:
         for viewer in self._viewers:
@@ -189,7 +221,7 @@ class SceneServer:
             await connection.close(1013, f"{_VIEWERS} viewers are connected already; try again later")
             return
         viewer = _Viewer(connection, slot)
-        viewer.send({"type": "hello", "may_act": slot is not None, **self.wire.describe(), **self.status()})
+        viewer.send(self._hello(viewer))
         self._viewers.add(viewer)
         viewer.show(self.wire.frame(self.stage.world.tick, int((time.monotonic() - self._began) * 1000)))
         writer = asyncio.create_task(self._write(viewer))
@@ -254,7 +286,7 @@ class SceneServer:
     def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
         parts = urlsplit(request.path)
         query = parse_qs(parts.query)
-        if parts.path in ("/session", "/binding", "/search") and not self._allowed(query):
+        if parts.path in ("/session", "/binding", "/search", "/cages") and not self._allowed(query):
             return _reply(
                 http.HTTPStatus.FORBIDDEN, b"a token is needed: open the address that 'isometry scene view' printed\n"
             )
@@ -265,6 +297,8 @@ class SceneServer:
             return None
         if parts.path == "/binding":
             return _reply(http.HTTPStatus.OK, self._binding, "application/octet-stream")
+        if parts.path == "/cages":
+            return _reply(http.HTTPStatus.OK, json.dumps(self.wire.cages()).encode(), "application/json")
         if parts.path == "/search":
             from isometry.scenes.objects.search import find_names
 

@@ -10,6 +10,7 @@ import struct
 from typing import Any
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from isometry.scenes.stage import Stage
 
@@ -47,6 +48,24 @@ class Wire:
     def binding(self) -> bytes:
         """Splats and weights: a table of contents is in `describe`, the arrays follow each other in its order."""
         return b"".join(array.tobytes() for _, array in self._arrays())
+
+    def cages(self) -> dict[str, list[int]]:
+        """For a preview: `edges`, pairs of vertices on the cages' outside, and `filled`, the lowest and the highest corner
+        of every cell that was filled inside."""
+        edges, filled = [np.zeros((0, 2), np.int64)], [np.zeros((0, 2), np.int64)]
+        for number, cage in enumerate(self.stage.cages):
+            start = int(self.stage.world.starts[number])
+            surface = cage.surface
+            sides = np.sort(np.concatenate([surface[:, [0, 1]], surface[:, [1, 2]], surface[:, [2, 0]]]), axis=1)
+            edges.append(start + np.unique(sides, axis=0))
+            if len(cage.filled_cells):
+                tree = cKDTree(cage.vertices)
+                ends = [tree.query(cage.filled_cells + shift * cage.cell)[1] for shift in (0.0, 1.0)]
+                filled.append(start + np.stack(ends, axis=1))
+        return {
+            "edges": np.concatenate(edges).ravel().tolist(),
+            "filled": np.concatenate(filled).ravel().tolist(),
+        }
 
     def describe(self) -> dict[str, Any]:
         """All that the page must know besides `binding` and the frames."""
@@ -87,7 +106,7 @@ class Wire:
         n = len(g)
         moving = np.full(n, -1, np.int32)
         owner = np.full(n, 255, np.uint8)
-        indices, weights = [], []
+        indices, weights = [np.zeros((0, 20))], [np.zeros((0, 32))]
         count = 0
         for number, rows in enumerate(stage.rows):
             cage, e = stage.cages[number], stage.embeddings[number]

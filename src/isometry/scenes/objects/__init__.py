@@ -7,12 +7,14 @@ from isometry.scenes.objects.inpaint import Removed, remove_object
 from isometry.scenes.objects.lift import Lifted, claim_inside, clean_up, lift, lift_objects
 from isometry.scenes.objects.make import make_objects
 from isometry.scenes.objects.masks import read_masks
+from isometry.scenes.objects.pick import Stroke, pick
 from isometry.scenes.objects.search import find_names
 
 __all__ = [
     "Identities",
     "Lifted",
     "Removed",
+    "Stroke",
     "claim_inside",
     "clean_up",
     "find_fill",
@@ -23,6 +25,7 @@ __all__ = [
     "lift_objects",
     "make_objects",
     "object_views",
+    "pick",
     "read_masks",
     "remove_object",
 ]

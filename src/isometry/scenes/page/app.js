@@ -3,12 +3,13 @@
 import * as THREE from "/vendor/three/three.module.min.js";
 import { Controllers, Hands, Orbit, Pointer } from "/hands.js";
 import { Link } from "/link.js";
+import { Selection } from "/select.js";
 import { Splats } from "/splats.js";
 
 const $ = (id) => document.getElementById(id);
 const say = (sentence) => { $("sentence").textContent = sentence; };
 const query = location.search;
-const state = { tick: -1, frames: 0, hello: null, splats: null, hands: null, link: null, chosen: -1, status: {}, xr: false, errors: [] };
+const state = { tick: -1, frames: 0, hello: null, splats: null, hands: null, link: null, chosen: -1, status: {}, xr: false, errors: [], heard: Promise.resolve() };
 window.isometry = state;
 
 const TYPES = { "<f4": Float32Array, "<i4": Int32Array, "<u4": Uint32Array, "<f2": Uint16Array, "|u1": Uint8Array };
@@ -30,7 +31,8 @@ function start() {
   state.scene.add(state.rig);
   const scheme = location.protocol === "https:" ? "wss:" : "ws:";
   state.link = new Link(`${scheme}//${location.host}/session${query}`, {
-    text: hear,
+    // one after the other: loading takes a while
+    text: (message) => { state.heard = state.heard.then(() => hear(message)).catch((error) => console.error(error)); },
     frame: receive,
     lost: (wait) => {
       if (state.hands) state.hands.drop();
@@ -43,8 +45,9 @@ function start() {
 async function hear(message) {
   if (message.type === "hello") {
     state.status = message;
-    if (!state.hello || state.hello.scene !== message.scene || state.hello.bytes !== message.bytes) await load(message);
-    if (message.may_act) say("");
+    const known = state.hello;
+    if (!known || known.scene !== message.scene || known.bytes !== message.bytes || known.edition !== message.edition) await load(message);
+    if (message.may_act) say(state.hello && !state.hello.objects.length ? "Nothing here is an object yet: choose Select… and drag a box around a thing." : "");
     else say("Four people are acting already: you can watch.");
     showStatus();
   } else if (message.type === "status") {
@@ -52,6 +55,11 @@ async function hear(message) {
     showStatus();
   } else if (message.type === "grabbed" && state.hands) {
     state.hands.grabbed(message);
+    if (message.object !== null) choose(message.object);
+  } else if (message.type === "busy") {
+    say(message.message);
+  } else if (message.type === "selected") {
+    say("");
     if (message.object !== null) choose(message.object);
   } else if (message.type === "error") {
     state.errors.push(message.message);
@@ -62,30 +70,94 @@ async function hear(message) {
 async function load(hello) {
   const answer = await fetch(`/binding${query}`);
   const buffer = await answer.arrayBuffer();
+  if (buffer.byteLength !== hello.bytes) return; // a newer division is on its way, with a hello of its own
   const arrays = {};
   for (const { name, type, shape, offset } of hello.arrays) {
     const count = shape.reduce((a, b) => a * b, 1);
     const bytes = count * TYPES[type].BYTES_PER_ELEMENT;
     arrays[name] = new TYPES[type](buffer.slice(offset, offset + bytes));
   }
+  if (state.splats) {
+    state.scene.remove(state.splats.mesh);
+    state.splats.dispose();
+    state.hands.drop();
+  }
   state.hello = hello;
   state.splats = new Splats(hello, arrays, state.renderer);
+  state.splats.shadows = $("shadows").checked;
   state.scene.add(state.splats.mesh);
   state.hands = new Hands(state.link, state.splats);
   state.before = null;
   state.after = null;
-  const { position, target, field_of_view: field } = hello.view;
-  state.camera.fov = field;
-  state.orbit = new Orbit(state.camera, position, target);
-  state.pointer = new Pointer($("view"), state.camera, state.orbit, state.hands, state.splats);
-  state.pointer.chosen = choose;
-  state.controllers = new Controllers(state.renderer, state.rig, state.camera, state.hands, choose);
+  state.chosen = -1;
+  if (state.pointer) {
+    Object.assign(state.pointer, { hands: state.hands, splats: state.splats });
+    state.controllers.hands = state.hands;
+  } else {
+    const { position, target, field_of_view: field } = hello.view;
+    state.camera.fov = field;
+    state.orbit = new Orbit(state.camera, position, target);
+    state.selection = new Selection($("view"), state.camera, showSelection);
+    state.pointer = new Pointer($("view"), state.camera, state.orbit, state.hands, state.splats);
+    state.pointer.chosen = choose;
+    state.controllers = new Controllers(state.renderer, state.rig, state.camera, state.hands, choose);
+  }
   fillPanel(hello);
+  await showCages();
   state.renderer.setAnimationLoop(draw);
 }
 
+// outlines of the cages and dots in the cells that were filled inside, on top of the splats
+async function showCages() {
+  if (state.cages) {
+    state.scene.remove(state.cages.lines, state.cages.dots);
+    for (const part of [state.cages.lines, state.cages.dots]) { part.geometry.dispose(); part.material.dispose(); }
+    state.cages = null;
+  }
+  if (!$("cages").checked || !state.hello.vertices) return;
+  const { edges, filled } = await (await fetch(`/cages${query}`)).json();
+  const lines = new THREE.LineSegments(new THREE.BufferGeometry(), new THREE.LineBasicMaterial({ color: 0x0b57d0, transparent: true, opacity: 0.35, depthTest: false }));
+  lines.geometry.setAttribute("position", new THREE.BufferAttribute(new Float32Array(3 * state.hello.vertices), 3));
+  lines.geometry.setIndex(edges);
+  const dots = new THREE.Points(new THREE.BufferGeometry(), new THREE.PointsMaterial({ color: 0xd05a2c, size: 0.006, transparent: true, depthTest: false }));
+  dots.geometry.setAttribute("position", new THREE.BufferAttribute(new Float32Array((3 * filled.length) / 2), 3));
+  for (const part of [lines, dots]) {
+    part.frustumCulled = false;
+    part.renderOrder = 1;
+    state.scene.add(part);
+  }
+  state.cages = { lines, dots, filled };
+}
+
+function moveCages() {
+  if (!state.cages) return;
+  const { lines, dots, filled } = state.cages;
+  const cage = state.splats.cage;
+  const vertices = lines.geometry.attributes.position;
+  for (let v = 0; v < vertices.count; v++) vertices.setXYZ(v, cage[4 * v], cage[4 * v + 1], cage[4 * v + 2]);
+  vertices.needsUpdate = true;
+  const middles = dots.geometry.attributes.position;
+  for (let k = 0; k < middles.count; k++) {
+    const [a, b] = [4 * filled[2 * k], 4 * filled[2 * k + 1]];
+    middles.setXYZ(k, (cage[a] + cage[b]) / 2, (cage[a + 1] + cage[b + 1]) / 2, (cage[a + 2] + cage[b + 2]) / 2);
+  }
+  middles.needsUpdate = true;
+}
+
+function showSelection() {
+  const { on, strokes } = state.selection || { on: false, strokes: [] };
+  const ready = on ? state.selection.usable().length : 0;
+  $("select").setAttribute("aria-pressed", String(on));
+  $("select").textContent = on ? "Stop selecting" : "Select…";
+  $("naming").hidden = !on;
+  $("make").disabled = !ready;
+  $("selected").textContent = strokes.length
+    ? `Marked in ${strokes.length} ${strokes.length === 1 ? "view" : "views"}. More marks make it surer; Shift-click what is not part of it.`
+    : "Drag a box around one thing, or click on it; Shift-click what is not part of it. Arrow keys turn the view.";
+}
+
 function receive(tick, milliseconds, values) {
-  if (!state.hello) return;
+  if (!state.hello || values.length !== 3 * state.hello.vertices) return; // of cages that are gone or not here yet
   state.tick = tick;
   state.frames += 1;
   state.before = state.after;
@@ -111,6 +183,7 @@ function pose() {
   }
   state.hands.predict(splats.cage);
   splats.update();
+  moveCages();
 }
 
 function draw() {
@@ -122,6 +195,7 @@ function draw() {
     camera.updateProjectionMatrix();
   }
   state.controllers.update();
+  state.selection.update();
   pose();
   splats.sort(renderer.xr.isPresenting ? renderer.xr.getCamera() : camera);
   splats.shade(renderer);
@@ -140,8 +214,8 @@ function choose(object) {
   document.querySelectorAll("#objects button").forEach((button, number) => button.setAttribute("aria-pressed", String(number === object)));
   const item = state.hello.objects[object];
   $("made-of").disabled = !item;
+  $("chosen").textContent = item ? item.name : "nothing";
   if (!item) return;
-  $("chosen").textContent = item.name;
   $("young").value = Math.log10(item.material.young);
   sayYoung();
 }
@@ -161,12 +235,15 @@ function fillPanel(hello) {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = item.name;
-    button.title = `${item.report.splats} splats, ${item.report.vertices} cage vertices, ${item.report.tets} tetrahedra`;
+    const r = item.report;
+    button.title = `${r.splats} splats on ${r.vertices} cage vertices and ${r.tets} tetrahedra; bound in ${r.bind_seconds.toFixed(2)} s, ${(r.bind_bytes / 1e6).toFixed(1)} MB, ${(100 * r.fallback_share).toFixed(1)} % on one level`;
     button.setAttribute("aria-pressed", "false");
     button.onclick = () => choose(number);
     row.append(button);
     return row;
   }));
+  $("made-of").disabled = true;
+  $("chosen").textContent = "nothing";
   if (state.filled) return;
   state.filled = true;
   const act = (message) => state.link.send(message);
@@ -190,6 +267,18 @@ function fillPanel(hello) {
       state.hello.objects[state.chosen].material.young = 10 ** Number($("young").value);
     }
     sayYoung();
+  };
+  $("cages").onchange = () => { state.heard = state.heard.then(showCages); };
+  $("dissolve").onclick = () => { if (state.chosen >= 0) act({ do: "dissolve", object: state.chosen }); };
+  $("select").onclick = () => {
+    if (state.selection.on) state.selection.stop();
+    else state.selection.start();
+  };
+  $("again").onclick = () => state.selection.clear();
+  $("make").onclick = () => {
+    act({ do: "select", name: $("name").value, strokes: state.selection.usable() });
+    state.selection.stop();
+    $("name").value = "";
   };
   $("shot").onclick = () => {
     draw();

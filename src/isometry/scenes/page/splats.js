@@ -306,6 +306,18 @@ export class Splats {
     this.shadows = true;
   }
 
+  dispose() {
+    this.sorter.terminate();
+    for (const mesh of [this.mesh, this.casters]) {
+      mesh.geometry.dispose();
+      for (const { value } of Object.values(mesh.material.uniforms)) {
+        if (value && value.isTexture && value !== this.target.texture) value.dispose();
+      }
+      mesh.material.dispose();
+    }
+    this.target.dispose();
+  }
+
   instances(count, material) {
     const geometry = new THREE.InstancedBufferGeometry();
     geometry.setAttribute("corner", new THREE.BufferAttribute(new Float32Array([-1, -1, 1, -1, 1, 1, -1, 1]), 2));
@@ -346,7 +358,7 @@ export class Splats {
     this.sorting = true;
     const row = (view) => [-view.elements[2], -view.elements[6], -view.elements[10], -view.elements[14]];
     const rows = { eye: row(camera.matrixWorldInverse) };
-    if (this.shadows && this.canShade) {
+    if (this.shadows && this.canShade && this.movingCount) {
       this.aimLight();
       rows.light = row(this.lightCamera.matrixWorldInverse);
     }
