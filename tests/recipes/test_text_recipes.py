@@ -79,7 +79,7 @@ def test_sitemb_at_the_smallest_scale(shared_data):
     evidence = load_recipe("sitemb").prove("tiny", data=shared_data)
     (line,) = evidence.claims
     assert evidence.paper == 48 and 0.3 < min(line.values["situated, trained"]) <= 1
-    assert evidence.measured["trained_share_of_the_paragraph"] != 0.3
+    assert evidence.measured["trained_share_of_the_context_articles"] != 0.3
 
 
 def test_nv_embed_at_the_smallest_scale(shared_data):
