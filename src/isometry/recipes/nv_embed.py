@@ -1,7 +1,7 @@
 """Paper 05: in-batch negatives off for class data, examples as positives, two stages, and latent attention.
 
-All on the frozen bundled encoder under trained heads: questions in 6 classes (TREC), questions to a bank in 77, and two
-descriptions of one picture.
+All on the frozen first two layers of the bundled encoder under trained heads: questions in 6 classes (TREC), questions to
+a bank in 77, and two descriptions of one picture; the whole encoder mines the negatives.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def measure(scale: str, seeds: Sequence[int], data: Path | None, progress: Progr
 
     tiny = scale == "tiny"
     rows, held, pictures, found, steps, size, length = (
-        (200, 120, 0, 0, 30, 32, 16) if tiny else (1500, 500, 500, 600, 120, 48, 20)
+        (200, 120, 0, 0, 30, 32, 16) if tiny else (1500, 500, 1500, 1000, 120, 48, 20)
     )
     world: dict[str, tuple[list[str], list[str], list[str], list[str]]] = {
         "trec-questions": _classes(data, "trec-questions", rows, held)
@@ -61,11 +61,12 @@ def measure(scale: str, seeds: Sequence[int], data: Path | None, progress: Progr
     state: dict[str, Any] = {}
     for texts, labels, judged, _ in world.values():
         every = list(dict.fromkeys([*texts, *judged, *map(_words, labels)]))
-        state |= dict(zip(every, layer_means(every, [6])[6], strict=True))
+        state |= dict(zip(every, layer_means(every, [2])[2], strict=True))
     groups, test = captions(data, "train", max(pictures, 2), 0), captions(data, "test", max(found, 2), 0)
-    described = layer_means([text for group in groups for text in group], [6])[6]
-    asked, known = (layer_means([group[i] for group in test], [6])[6] for i in (0, 1))
-    tick = Ticker(progress, len(seeds) * steps * (2 if tiny else 13))
+    layers = layer_means([text for group in groups for text in group])
+    described, guide = layers[2], unit(layers[6])
+    asked, known = (layer_means([group[i] for group in test], [2])[2] for i in (0, 1))
+    tick = Ticker(progress, len(seeds) * steps * (2 if tiny else 14))
     values: dict[str, dict[str, list[float]]] = {name: {} for name in (PROBE, CLUSTERS, MRR, POOLED)}
 
     def states_of(texts: Sequence[str]) -> Any:
@@ -80,8 +81,8 @@ def measure(scale: str, seeds: Sequence[int], data: Path | None, progress: Progr
             return _probe(unit(head(states_of(texts))), labels, unit(head(states_of(judged))), truth, seed)
 
     if not tiny:
-        tokens, mask = token_states([text for group in groups for text in group], length=length)
-        judged_tokens = [token_states([group[i] for group in test], length=length) for i in (0, 1)]
+        tokens, mask = token_states([text for group in groups for text in group], 2, length)
+        judged_tokens = [token_states([group[i] for group in test], 2, length) for i in (0, 1)]
     for seed in seeds:
         rng = np.random.default_rng(seed)
         own = InfoNCE(in_batch=False, hard="own")
@@ -114,7 +115,6 @@ def measure(scale: str, seeds: Sequence[int], data: Path | None, progress: Progr
                 keep(CLUSTERS, arm, _v_measure(unit(head(states_of(judged))), truth, seed))
         places = rng.permuted(np.tile(np.arange(5), (pictures, 1)), axis=1)[:, :2] + 5 * np.arange(pictures)[:, None]
         asks, answers = places.T
-        guide = unit(described)
         mined = mine_negatives(
             guide[asks],
             guide[answers],
@@ -125,6 +125,7 @@ def measure(scale: str, seeds: Sequence[int], data: Path | None, progress: Progr
         )
         columns_of = [asks, answers, *answers[mined.rows].T]
         draws["pairs"] = _drawn([described[column] for column in columns_of], size, seed)
+        draws["pairs alone"] = _drawn([described[column] for column in columns_of[:2]], size, seed)
         for arm, loss in ((ON, InfoNCE()), (OFF, own)):
             keep(MRR, arm, head_mrr(train([("pairs", loss, steps)]), asked, known))
         blend = "pairs+trec-questions example"
@@ -136,7 +137,7 @@ def measure(scale: str, seeds: Sequence[int], data: Path | None, progress: Progr
             head = train(plan)
             keep(MRR, arm, head_mrr(head, asked, known))
             keep(PROBE, arm, probe(head, seed))
-        keep(POOLED, MEAN, values[MRR][ON][-1])
+        keep(POOLED, MEAN, head_mrr(train([("pairs alone", InfoNCE(), steps)]), asked, known))
         torch.manual_seed(seed)
         pooler = AttentionPooling(384, "tokens", latents=32, heads=6, feed_forward=1, zero_init=True)
         draw, loss = np.random.default_rng(seed), InfoNCE()
@@ -147,7 +148,7 @@ def measure(scale: str, seeds: Sequence[int], data: Path | None, progress: Progr
 
         def of_pairs(step: int, draw: Any = draw, columns: Any = columns_of, loss: Any = loss, pool: Any = pool) -> Any:
             chosen = draw.choice(pictures, size, replace=False)
-            return loss.compute_loss_from_embeddings([pool(tokens[c[chosen]], mask[c[chosen]]) for c in columns])
+            return loss.compute_loss_from_embeddings([pool(tokens[c[chosen]], mask[c[chosen]]) for c in columns[:2]])
 
         descend([pooler], of_pairs, steps, 3e-4, seed, tick)
         with torch.no_grad():
@@ -164,7 +165,7 @@ def measure(scale: str, seeds: Sequence[int], data: Path | None, progress: Progr
         }
     what = (
         f"TREC questions and banking77 ({rows} texts to train, {held} to test each) and {pictures} pictures' Flickr8k "
-        f"descriptions ({found} to test); frozen 6-layer encoder, {steps} steps of {size} rows with 3 negatives a stage"
+        f"descriptions ({found} to test); frozen 2-layer encoder, {steps} steps of {size} rows with 3 negatives a stage"
     )
     return Measurement(what, {metric: arms for metric, arms in values.items() if arms}, measured)
 
@@ -233,6 +234,6 @@ RECIPE = Recipe(
         "isometry.encoders.text.AttentionPooling",
     ),
     claims=CLAIMS,
-    seeds={"tiny": 3, "laptop": 5},
+    seeds={"tiny": 3, "laptop": 10},
     measure=measure,
 )

@@ -47,7 +47,7 @@ def measure(scale: str, seeds: Sequence[int], data: Path | None, progress: Progr
     from isometry.training.losses import InfoNCE
 
     tiny = scale == "tiny"
-    pictures, held, judged, steps, size = (60, 60, 40, 30, 24) if tiny else (600, 600, 300, 150, 48)
+    pictures, held, judged, steps, size = (60, 60, 40, 30, 24) if tiny else (1500, 1000, 600, 150, 48)
     arms = (MULTI, LAST) if tiny else (MEAN, LAST, SCALARS, LATENT, MULTI)
     groups, test, sts = (
         captions(data, "train", pictures, 0),
@@ -97,7 +97,7 @@ def measure(scale: str, seeds: Sequence[int], data: Path | None, progress: Progr
             return top.pool(layers[name][rows])
         return top(layers[name][rows] if arm == SCALARS else layers[name][rows, 5])
 
-    decoders = 0 if tiny else 60
+    decoders = 0 if tiny else 200
     tick = Ticker(progress, len(seeds) * (len(arms) * steps + 3 * decoders))
     loss = InfoNCE()
     values: dict[str, dict[str, list[float]]] = {MRR: {}, STS: {}, SCRATCH: {}}
@@ -209,6 +209,6 @@ RECIPE = Recipe(
         "isometry.training.losses.InfoNCE",
     ),
     claims=CLAIMS,
-    seeds={"tiny": 3, "laptop": 5},
+    seeds={"tiny": 3, "laptop": 10},
     measure=measure,
 )
