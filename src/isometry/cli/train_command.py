@@ -49,6 +49,10 @@ def train(
     pooling: str | None = typer.Option(None, help="keep, mean, last-token, latent, attention or multi-layer."),
     attention: str | None = typer.Option(None, help="keep, causal or bidirectional."),
     instruction: str | None = typer.Option(None, help="Task that every anchor is told."),
+    examples: int | None = typer.Option(None, help="Other rows of the task shown before an anchor, 0 to so many."),
+    beside: str | None = typer.Option(
+        None, help="Fixed encoder of the chunk alone, added to one that reads chunk and context: a residual pair."
+    ),
     precision: str | None = typer.Option(None, help="float32 or bfloat16."),
     max_tokens: int | None = typer.Option(None, help="Length limit of texts."),
     hold_out: float | None = typer.Option(None, help="Share of rows kept for the evaluation loss."),

@@ -254,7 +254,8 @@ def _books(data: Path | None, books: int, chunks: int, budget: int = 60) -> _Cor
     for number, lines in enumerate(_longest(data, books)):
         sentences = [part.group() for line in lines for part in _sentences(line)]
         found = [one for one in chunk_sentences(sentences, budget, count)[40:] if 20 <= count(one) <= budget][:chunks]
-        first, without = len(kept), []
+        first = len(kept)
+        without: list[str] = []
         for one in found:
             parts = [part.group() for part in _sentences(one)]
             told = [i for i, part in enumerate(parts) if len(part.split()) >= 6]

@@ -191,7 +191,7 @@ def make_trainer(
         batch_sampler=functools.partial(LikeLengthSampler, window=run.length_window, shares=processes),
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
-        prompts={"anchor": NV_EMBED.prompt(run.instruction)} if run.instruction else None,
+        prompts={"anchor": NV_EMBED.prompt(run.instruction)} if run.instruction and not run.examples else None,
     )
     if arguments.n_gpu > 1:
         # Several GPUs are several processes here, never torch's DataParallel in one.

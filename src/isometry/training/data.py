@@ -29,12 +29,14 @@ class TrainingData:
             a text and a label; "plain" = texts alone, for pre-training.
         texts: text columns by name. targets: scores (graded), labels (labelled) or empty.
         instructions: the instruction of each row's anchor, where the data has a column of them.
+        contexts: the text around each row's positive, likewise; "" = none.
     """
 
     kind: Kind
     texts: dict[str, list[str]]
     targets: list[Any] = field(default_factory=list)
     instructions: list[str] = field(default_factory=list)
+    contexts: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(next(iter(self.texts.values())))
@@ -47,6 +49,7 @@ class TrainingData:
             texts,
             [self.targets[i] for i in chosen] if self.targets else [],
             [self.instructions[i] for i in chosen] if self.instructions else [],
+            [self.contexts[i] for i in chosen] if self.contexts else [],
         )
 
 
@@ -57,7 +60,8 @@ def read_training_data(
 
     Columns are known by name: an anchor (anchor, query, question, sentence1, premise; text beside a positive), a positive
     (positive, document, answer, sentence2, hypothesis, pos), negatives (negative, negative_1, …), a score (score,
-    similarity, relatedness), an instruction; or text and label; or text alone. Other columns are left alone.
+    similarity, relatedness), an instruction, the context around the positive; or text and label; or text alone. Other
+    columns are left alone.
 
     Args:
         source: a path, 'hub:OWNER/NAME' or 'hub:OWNER/NAME/CONFIG' for the train split of a data set of the hub (whose
@@ -100,7 +104,7 @@ def read_training_data(
         kind, texts, targets = "plain", {"text": columns["text"]}, []
     else:
         raise InputError(
-            f"{name} has the columns {', '.join(columns) or 'none'}; training takes anchor and positive (or query and "
+            f"{name} has the columns {', '.join(key for key in columns if key != 'id') or 'none'}; training takes anchor and positive (or query and "
             "document, sentence1 and sentence2) with negatives or a score, or text and label, or text alone"
         )
     if not next(iter(texts.values())):
@@ -117,7 +121,13 @@ def read_training_data(
     if kind == "labelled" and any(value is None for value in targets):
         raise InputError(f"{name}, row {targets.index(None) + 1}, column 'label': no label; leave the row out")
     instructions = [str(value or "") for value in columns["instruction"]] if "instruction" in columns else []
-    return TrainingData(kind, texts, targets, instructions)
+    contexts = [str(value or "") for value in columns["context"]] if kind == "pairs" and "context" in columns else []
+    if contexts and len(texts) > 2:
+        raise InputError(
+            f"{name}: positives with a context and negatives without one are told apart by their length; leave the "
+            "negatives out and mine them, e.g. --mine 7"
+        )
+    return TrainingData(kind, texts, targets, instructions, contexts)
 
 
 def _hub_columns(name: str, download: bool) -> dict[str, list[Any]]:

@@ -33,6 +33,9 @@ class TrainingRun:
             latents, heads, head_dimension: of the last three, 0 = 32, the most of 8 that divide, width / heads.
         attention: "keep", "causal" or "bidirectional".
         instruction: put before every anchor in the pattern of papers 05 and 48; rows with their own keep it.
+        examples: most worked examples put before an anchor (42): other rows of the same task, 0 to so many for each row.
+        beside: "" or a fixed encoder of the chunk alone whose vector is added to this model's, which reads chunk and
+            context (48): see `residual_pair`.
         freeze: lower layers (and the token embeddings) that stay as they are, 0 = none.
         lora: rank of low-rank adapters, merged at the end; 0 = train all weights. lora_alpha: 0 = twice the rank.
             lora_layers: "attention" = on its projections, "all" = on the feed-forward's too.
@@ -74,6 +77,8 @@ class TrainingRun:
     head_dimension: int = 0
     attention: Literal["keep", "causal", "bidirectional"] = "keep"
     instruction: str = ""
+    examples: int = 0
+    beside: str = ""
     freeze: int = 0
     lora: int = 0
     lora_alpha: int = 0
@@ -105,6 +110,8 @@ class TrainingRun:
             raise InputError("stopping early needs rows held out to judge by: give --hold-out, e.g. 0.05")
         if self.sizes != "full" and (self.mini_batch_size or self.guide or self.pooling == "multi-layer"):
             raise InputError("a size ladder goes with neither gradient caching, a guide model nor multi-layer pooling")
+        if self.examples < 0 or (self.beside and self.sizes != "full"):
+            raise InputError("examples are 0 or more, and a residual pair has one size")
         if self.accumulate < 1 or self.length_window < 1:
             raise InputError("a step takes at least one batch, and a window of lengths one batch or more")
         if self.soft_weight and (not self.mine or self.loss != "info-nce"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -15,8 +16,11 @@ import torch
 from torch import nn
 
 from isometry.encoders.text import (
+    CONNECTOR,
     NV_EMBED,
     AttentionPooling,
+    Example,
+    InContextTemplate,
     Ladder,
     MultiLayerPooling,
     attention_mode,
@@ -24,7 +28,9 @@ from isometry.encoders.text import (
     keep_hidden_states,
     layer_count,
     load_text_model,
+    residual_pair,
     set_attention_mode,
+    situate,
 )
 from isometry.encoders.text.exits import transformer_layers
 from isometry.errors import DivergedError, ExistsError, InputError, MissingExtraError, NotFoundError
@@ -196,6 +202,8 @@ def prepare_model(run: TrainingRun, download: bool = False) -> Any:
         model = _with_pooling(model, run)
     if run.freeze:
         _freeze(model, run.freeze)
+    if run.beside:
+        model = residual_pair(model, load_model(run.beside, download))
     return model
 
 
@@ -244,16 +252,51 @@ def training_columns(
             columns["label"] = [label_of[text] for text in columns["anchor"]]
         return columns, notes
     columns = dict(data.texts)
+    if data.contexts:
+        notes.append(
+            f"{sum(map(bool, data.contexts))} of {len(data)} positives are read with their context behind them"
+        )
+        limit, tokens = model.max_seq_length, model.tokenizer
+        separator = f" {tokens.sep_token or CONNECTOR} "
+        columns["positive"] = [
+            situate(text, context, separator, limit, lambda text: len(tokens(text, verbose=False)["input_ids"]))
+            for text, context in zip(columns["positive"], data.contexts, strict=True)
+        ]
     if run.mine and len(columns) == 2:
         columns |= _mined(run, load_model(run.miner, download) if run.miner else model, columns, notes)
     elif (run.loss == "margin" or not run.in_batch) and len(columns) == 2:
         raise InputError("this loss needs negatives: give a column 'negative', or mine some with --mine 3")
-    if data.instructions:
+    tasks = data.instructions or [run.instruction] * len(data)
+    if run.examples:
+        columns["anchor"] = _with_examples(run, model, data, tasks)
+    elif data.instructions:
         columns["anchor"] = [
-            NV_EMBED.query(text, task) if task else text
-            for text, task in zip(columns["anchor"], data.instructions, strict=True)
+            NV_EMBED.query(text, task) if task else text for text, task in zip(columns["anchor"], tasks, strict=True)
         ]
     return columns, notes
+
+
+def _with_examples(run: TrainingRun, model: Any, data: TrainingData, tasks: Sequence[str]) -> list[str]:
+    """Every anchor with its task and 0 to `examples` other rows of that task before it, as many as the limit takes."""
+    if not all(tasks):
+        raise InputError(
+            "examples are shown with their task: give --instruction, or a column 'instruction' in every row"
+        )
+    anchors, positives = data.texts["anchor"], data.texts["positive"]
+    stores: dict[str, list[Example]] = {}
+    for anchor, positive, task in zip(anchors, positives, tasks, strict=True):
+        stores.setdefault(task, []).append(Example(anchor, positive))
+    limit = model.max_seq_length or 512
+    templates = {task: InContextTemplate(task, tuple(store), run.examples, limit) for task, store in stores.items()}
+    rng = random.Random(run.seed)
+    return [
+        templates[task].build(
+            anchor,
+            templates[task].draw(anchor, positive, rng),
+            lambda text: len(model.tokenizer(text, verbose=False)["input_ids"]),
+        )
+        for anchor, positive, task in zip(anchors, positives, tasks, strict=True)
+    ]
 
 
 def build_loss(run: TrainingRun, model: Any, labelled: bool = False, download: bool = False) -> nn.Module:

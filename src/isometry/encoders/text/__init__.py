@@ -2,6 +2,7 @@
 
 from isometry.encoders.text.attention_mode import attention_mode, find_backbone, set_attention_mode
 from isometry.encoders.text.attention_pooling import AttentionPooling, CrossAttention
+from isometry.encoders.text.chunk_residual import ChunkResidual, residual_pair
 from isometry.encoders.text.exits import (
     encode_exits,
     evaluate_grid,
@@ -33,6 +34,7 @@ __all__ = [
     "NV_EMBED",
     "STARBUCKS",
     "AttentionPooling",
+    "ChunkResidual",
     "CrossAttention",
     "Example",
     "InContextTemplate",
@@ -58,6 +60,7 @@ __all__ = [
     "marker_states",
     "mean_pool",
     "refuse_foreign_code",
+    "residual_pair",
     "save_truncated",
     "set_attention_mode",
     "situate",

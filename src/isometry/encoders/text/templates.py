@@ -92,5 +92,10 @@ class InContextTemplate:
     def draw(self, query: str, positive: str, rng: random.Random) -> tuple[Example, ...]:
         """Examples for one training pair: k in 0..most, and never the pair's own query or positive."""
         k = rng.randint(0, self.most)
-        others = [one for one in self.examples if one.query != query and one.response != positive]
-        return tuple(rng.sample(others, min(k, len(others))))
+        # A few more than k at first: the whole store is looked through only where most of it is the pair itself.
+        for count in (min(4 * k + 4, len(self.examples)), len(self.examples)):
+            drawn = rng.sample(self.examples, count)
+            others = [one for one in drawn if one.query != query and one.response != positive]
+            if len(others) >= k:
+                break
+        return tuple(others[:k])
