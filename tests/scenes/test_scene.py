@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -281,3 +282,43 @@ def test_the_shipped_scene_is_the_script_s():
     np.testing.assert_allclose(shipped.gaussians.means, made.gaussians.means, atol=2**-12)
     colours = shipped.gaussians.base_colours - made.gaussians.base_colours
     assert np.abs(colours).max() < 0.01
+
+
+def test_what_stands_on_nothing_is_said(scene, tmp_path, capsys):
+    assert Stage(scene).falls == [0.0, 0.0, 0.0] and not Stage(scene).warnings
+    g = scene.gaussians
+    lifted = np.array(g.means)
+    lifted[scene.labels == 1, 1] += 0.5
+    stage = Stage(replace(scene, gaussians=replace(g, means=lifted)))
+    assert stage.falls[0] == pytest.approx(0.5, abs=0.06) and stage.falls[1:] == [0.0, 0.0]
+    assert "'red jelly' touches nothing: it falls 0." in stage.warnings[0] and len(stage.warnings) == 1
+    alone = replace(scene, gaussians=g.select(scene.labels > 0), labels=scene.labels[scene.labels > 0], plane=None)
+    stage = Stage(alone)
+    assert all("falls out of sight" in sentence for sentence in stage.warnings)
+    folder = save_scene(alone, tmp_path / "alone")
+    (tmp_path / "s.json").write_text('{"seconds": 4, "inputs": []}')
+    with pytest.raises(SystemExit) as stop:
+        main(["scene", "simulate", str(folder), "--script", str(tmp_path / "s.json"), "--json"])
+    assert stop.value.code == 0
+    said = capsys.readouterr()
+    assert said.err.count("warning: ") == len(stage.warnings) == len(json.loads(said.out)["warnings"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["simulate", "--script", "s.json", "--substeps", "0"], "1 to 200 substeps"),
+        (["view", "--no-browser", "--port", "99999"], "a port lies within 0 and 65535"),
+        (["view", "--no-browser", "--rate", "1000"], "10 to 120 ticks a second"),
+        (["view", "--no-browser", "--certificate", "c.pem"], "a certificate needs its key"),
+        (["view", "--no-browser", "--solver", "magic"], "'numba' or 'warp'"),
+    ],
+)
+def test_options_out_of_bounds_are_one_sentence(scene, tmp_path, monkeypatch, capsys, arguments, expected):
+    monkeypatch.chdir(tmp_path)
+    save_scene(scene, tmp_path / "s")
+    (tmp_path / "s.json").write_text('{"seconds": 1, "inputs": []}')
+    with pytest.raises(SystemExit) as stop:
+        main(["scene", arguments[0], "s", *arguments[1:]])
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and expected in said and said.count("\n") == 1

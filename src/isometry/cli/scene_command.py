@@ -171,6 +171,7 @@ def simulate(
     width, height = _size(size)
     plan = read_script(script)
     stage = Stage(load_scene(folder), rate=plan.rate, substeps=plan.substeps or substeps)
+    warnings = _warn(stage)
     done = run(stage, plan, out, width=width, height=height, frames_per_second=fps, shadows=shadows, progress=_progress)
     if log is not None:
         write_atomic(log, done.log.text().encode())
@@ -181,6 +182,7 @@ def simulate(
         "out": str(out) if out else None,
         "digest": done.digest,
         "objects": stage.report(),
+        "warnings": warnings,
     }
     if as_json:
         print_json(result)
@@ -191,6 +193,13 @@ def simulate(
             f"  {row['object']}: {row['splats']} splats on {row['vertices']} vertices and {row['tets']} tetrahedra, "
             f"{row['fallback_share']:.1%} on one level, {row['stiffness_used']:.0%} of the stiffness used"
         )
+
+
+def _warn(stage: Any) -> list[str]:
+    warnings: list[str] = stage.warnings
+    for sentence in warnings:
+        print(f"warning: {sentence}", file=sys.stderr)
+    return warnings
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -278,6 +287,8 @@ def _serve(
 
     if not 10 <= rate <= 120:
         raise InputError(f"10 to 120 ticks a second are simulated, not {rate}")
+    if not 0 <= port <= 65535:
+        raise InputError(f"a port lies within 0 and 65535, and this is {port}")
     if (certificate is None) != (key is None):
         raise InputError("a certificate needs its key: give both --certificate and --key, or none")
     try:
@@ -288,6 +299,7 @@ def _serve(
         token = secrets.token_urlsafe(16)
     tls = tls_context(certificate, key) if certificate is not None and key is not None else None
     stage = Stage(scene, rate=rate, substeps=substeps, empty=True, solver=solver)
+    _warn(stage)
     server = SceneServer(stage, token=token)
 
     async def run() -> None:

@@ -28,7 +28,7 @@ from isometry.scenes.gaussians import Gaussians
 from isometry.scenes.physics.materials import PRESETS, Material
 
 FORMAT = 1
-_OBJECTS = 256
+_OBJECTS = 250  # the page keeps an object's number in a byte
 
 
 @dataclass(frozen=True)

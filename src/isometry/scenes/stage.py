@@ -14,7 +14,9 @@ from isometry.scenes.embedding import Embedding, bind, deform
 from isometry.scenes.files.cameras import Camera, look_at
 from isometry.scenes.meshed import object_cage
 from isometry.scenes.physics import Body, World, contact_points, still_grid
+from isometry.scenes.physics.still import StillGrid
 from isometry.scenes.raster import Rendering, harmonics, splat
+from isometry.scenes.resting import drops, sentences
 from isometry.scenes.scene import Scene
 from isometry.scenes.shadows import lit_shares
 
@@ -68,12 +70,14 @@ class Stage:
             spacing = 0.8 * cage.cell
             bodies.append(Body(item.name, cage, item.material, contact_points(part, spacing), 0.55 * spacing))
         still = scene.gaussians.select(scene.labels == 0)
-        up = np.asarray(scene.up, np.float64)
+        up = np.asarray(scene.up, np.float64) / np.linalg.norm(scene.up)
+        grid = still_grid(still, cell=scene.collision_cell) if len(still) else StillGrid.none()
+        self.falls = drops(bodies, grid, scene.plane, up)
         self.world = World(
             bodies,
-            gravity=tuple(-GRAVITY * up / np.linalg.norm(up)),
+            gravity=tuple(-GRAVITY * up),
             plane=scene.plane,
-            still=still_grid(still, cell=scene.collision_cell) if len(still) else None,
+            still=grid,
             rate=rate,
             substeps=substeps,
             coloured=coloured,
@@ -112,6 +116,11 @@ class Stage:
                     new.world.take_over(number, world, old)
         new.world.tick, new.world.gravity, new.world.paused = world.tick, world.gravity, world.paused
         self.__dict__ = new.__dict__
+
+    @property
+    def warnings(self) -> list[str]:
+        """A sentence per object that stands on nothing."""
+        return sentences([item.name for item in self.scene.objects], self.falls)
 
     def report(self) -> list[dict[str, Any]]:
         """Per object: splats, vertices, tetrahedra, filled cells, pieces, bind seconds, bytes, share of fallbacks."""

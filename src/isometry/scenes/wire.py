@@ -97,6 +97,7 @@ class Wire:
                 }
                 for number, (item, row) in enumerate(zip(scene.objects, stage.report(), strict=True))
             ],
+            "warnings": stage.warnings,
             "arrays": contents,
             "bytes": at,
         }

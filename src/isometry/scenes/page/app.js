@@ -47,7 +47,7 @@ async function hear(message) {
     state.status = message;
     const known = state.hello;
     if (!known || known.scene !== message.scene || known.bytes !== message.bytes || known.edition !== message.edition) await load(message);
-    if (message.may_act) say(state.hello && !state.hello.objects.length ? "Nothing here is an object yet: choose Select… and drag a box around a thing." : "");
+    if (message.may_act) say(state.hello && !state.hello.objects.length ? "Nothing here is an object yet: choose Select… and drag a box around a thing." : message.warnings.join(" "));
     else say("Four people are acting already: you can watch.");
     showStatus();
   } else if (message.type === "status") {

@@ -84,6 +84,8 @@ class World:
     ) -> None:
         if solver not in ("numba", "warp"):
             raise InputError(f"the solver is 'numba' or 'warp', not '{solver}'")
+        if not 1 <= substeps <= 200 or not 1 <= rate <= 1000:
+            raise InputError(f"a tick has 1 to 200 substeps, 1 to 1000 ticks a second, not {substeps} and {rate:g}")
         self.bodies = list(bodies)
         self.gravity = np.asarray(gravity, np.float32)
         self.plane = np.asarray(plane if plane is not None else (0, 0, 0, 0), np.float32)
