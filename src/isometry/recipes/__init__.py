@@ -11,6 +11,7 @@ from isometry.recipes._base import Recipe
 __all__ = [
     "2dmse",
     "bebr",
+    "bidr",
     "fastrp",
     "gistembed",
     "kalm",

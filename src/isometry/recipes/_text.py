@@ -117,6 +117,16 @@ def encode(model: Any, texts: Sequence[str]) -> np.ndarray:
     return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
 
 
+@functools.lru_cache(maxsize=1)
+def caption_vectors(data: Path | None, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two descriptions each of `count` pictures by the bundled encoder, unit vectors (n, 384), pair by pair."""
+    groups: list[list[str]] = []
+    for split in ("train", "dev", "test"):
+        groups += captions(data, split, count - len(groups), 0)
+    first, second = (encode(full_model(), [group[i] for group in groups]) for i in (0, 1))
+    return first, second
+
+
 def reciprocal_ranks(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
     """1 / rank of document i for query i among all documents, ties counted against it: `(n,)`."""
     scores = queries @ documents.T
