@@ -29,6 +29,7 @@ def merge(
     learning_rate: float = typer.Option(1e-2, help="Of the search in self-positioning."),
     temperature: float = typer.Option(0.05, help="Of the probe loss; take the one of training."),
     seed: int = typer.Option(0, help="Of everything that is drawn."),
+    mergekit: bool = typer.Option(False, "--mergekit", help="Let mergekit do soup, task, ties or dare."),
     as_json: bool = typer.Option(False, "--json", help="Print what came out as one JSON document."),
 ) -> None:
     """Merge models into one by averaging, by rules, or by a search on data."""
@@ -49,6 +50,7 @@ def merge(
         learning_rate=learning_rate,
         temperature=temperature,
         seed=seed,
+        mergekit=mergekit,
         say=tell,
     )
     if as_json:

@@ -126,3 +126,54 @@ def test_wrong_calls_say_one_sentence(family, tmp_path, capsys):
     assert code == 2 and "--pooling is one of" in err
     code, _, err = call(capsys, "merge", tmp_path / "nothing", tmp_path / "else", "--out", tmp_path / "m")
     assert (code == 2 and "its start is unknown" in err) or "no model" in err
+
+
+@pytest.mark.parametrize("method", ["soup", "task", "ties", "dare"])
+def test_mergekit_agrees_where_nothing_is_trimmed(method, family, tmp_path):
+    pytest.importorskip("mergekit", reason="mergekit is not installed: pip install 'isometry[merge]'")
+    models = [family / "a", family / "b"]
+    for name, mergekit in (("ours", False), ("theirs", True)):
+        merge_models(models, tmp_path / name, method, keep=1.0, scale=0.7, mergekit=mergekit)
+    ours, theirs = weights(tmp_path / "ours"), weights(tmp_path / "theirs")
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], atol=1e-6, rtol=1e-5, msg=name)
+
+
+def test_what_mergekit_is_asked(family, tmp_path, monkeypatch):
+    asked = []
+
+    def merge(models, method="linear", *, base_model=None, parameters=None):
+        asked.append((method, base_model is not None, parameters))
+        return models[1]
+
+    monkeypatch.setattr(SentenceTransformer, "merge", merge)
+    models = [family / "a", family / "b"]
+    merge_models(models, tmp_path / "s", "soup", weights=[3, 1], mergekit=True)
+    merge_models(models, tmp_path / "t", "ties", keep=0.3, mergekit=True)
+    merge_models(models, tmp_path / "d", "dare", keep=0.5, weights=[3, 1], scale=0.5, mergekit=True)
+    assert asked == [
+        ("linear", False, {"weight": [3, 1]}),
+        ("ties", True, {"weight": [1.0, 1.0], "density": 0.3, "normalize": True}),
+        ("dare_linear", True, {"weight": [0.75, 0.25], "density": 0.5, "normalize": False}),
+    ]
+    whole, half, b, start = (
+        weights(folder) for folder in (tmp_path / "t", tmp_path / "d", models[1], family / "start")
+    )
+    for name in b:
+        torch.testing.assert_close(whole[name], b[name], atol=1e-6, rtol=0)
+        torch.testing.assert_close(half[name], (b[name] + start[name]) / 2, atol=1e-6, rtol=0)
+    assert json.loads((tmp_path / "t" / "isometry_merge.json").read_text())["mergekit"] is True
+
+
+def test_mergekit_that_is_not_there_or_has_no_such_method(family, tmp_path, monkeypatch, capsys):
+    def merge(*args, **kwargs):
+        raise ImportError("no mergekit")
+
+    monkeypatch.setattr(SentenceTransformer, "merge", merge)
+    given = ["merge", str(family / "a"), str(family / "b"), "--out", str(tmp_path / "m"), "--mergekit"]
+    for more, said in ((["--method", "ties"], "pip install 'isometry[merge]'"), (["--method", "slerp"], "not slerp")):
+        with pytest.raises(SystemExit) as stop:
+            main([*given, *more])
+        error = capsys.readouterr().err
+        assert stop.value.code == 2 and said in error and "Traceback" not in error
+        assert not (tmp_path / "m").exists()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from isometry.encoders.text import find_backbone
-from isometry.errors import ExistsError, InputError
+from isometry.errors import ExistsError, InputError, MissingExtraError
 from isometry.training.data import TrainingData, read_training_data
 from isometry.training.losses import InfoNCE
 from isometry.training.merging.mergers import average, dare, fisher, fold_slerp, ties
@@ -24,6 +24,8 @@ from isometry.training.train import RUN_FILE, load_model
 
 Method = Literal["soup", "task", "slerp", "ties", "dare", "fisher", "regmean", "self-positioning"]
 METHODS: tuple[Method, ...] = ("soup", "task", "slerp", "ties", "dare", "fisher", "regmean", "self-positioning")
+MERGEKIT = {"soup": "linear", "task": "task_arithmetic", "ties": "ties", "dare": "dare_linear"}
+"""Our names of what mergekit has too. Its slerp is of whole weights, ours of task vectors."""
 NEEDS_DATA = ("fisher", "regmean", "self-positioning")
 
 
@@ -44,6 +46,7 @@ def merge_models(
     learning_rate: float = 1e-2,
     temperature: float = 0.05,
     seed: int = 0,
+    mergekit: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> Position | None:
     """Merge models trained from the same start and save the result as an ordinary folder.
@@ -56,6 +59,8 @@ def merge_models(
         data: pairs the coefficients or statistics are taken from; keep them out of the evaluation data.
         weights: of the models. scale, keep: see `ties`. shrink: see `regmean_weight`. mu, steps, learning_rate: of the
             search (paper 10: 1 000 steps of 5e-3). temperature, batch_size: of the probe loss; take training's.
+        mergekit: let mergekit do what it has (`MERGEKIT`); it trims and drops within every tensor, we over the whole
+            vector as the papers do, so that "ties" and "dare" agree with ours only where keep is 1.
 
     Returns:
         What self positioning found; None for the other methods.
@@ -72,6 +77,8 @@ def merge_models(
         raise InputError(f"merging takes two models or more; got {len(models)}")
     if method in NEEDS_DATA and data is None:
         raise InputError(f"{method} takes its numbers from data: give pairs with --data")
+    if mergekit and method not in MERGEKIT:
+        raise InputError(f"mergekit does {', '.join(MERGEKIT)}, not {method}; leave --mergekit out")
     loaded = [load_model(str(path)) for path in models]
     origin = load_model(base or _common_start([Path(path) for path in models]))
     for path, model in zip(models, loaded, strict=True):
@@ -87,7 +94,10 @@ def merge_models(
     batches = _batches(rows, batch_size, seed) if rows is not None else iter(())
     matrix = task_matrix(vectors)
     position = None
-    if method == "soup":
+    if mergekit:
+        merged = _by_mergekit(loaded, origin, method, weights, keep, seed)
+        origin.load_state_dict(TaskVector.between(start, merged).apply(start, scale))
+    elif method == "soup":
         origin.load_state_dict(vectors[0].unflatten(average(matrix, weights)).apply(start, scale))
     elif method == "task":
         origin.load_state_dict(vectors[0].unflatten(matrix.sum(dim=0)).apply(start, scale))
@@ -114,8 +124,44 @@ def merge_models(
         probes = [lambda: loss(_features(origin, next(batches)))] * steps
         position = self_position(origin, start, stacked, probes, learning_rate, mu)
         say(f"self positioning: coefficients {', '.join(f'{c:.3f}' for c in position.coefficients)}")
-    _save(origin, out, {"models": [str(path) for path in models], "method": method, "seed": seed, "scale": scale})
+    _save(
+        origin,
+        out,
+        {
+            "models": [str(path) for path in models],
+            "method": method,
+            "seed": seed,
+            "scale": scale,
+            "mergekit": mergekit,
+        },
+    )
     return position
+
+
+def _by_mergekit(
+    models: list[Any], origin: Any, method: Method, weights: Sequence[float] | None, keep: float, seed: int
+) -> dict[str, Tensor]:
+    """The merged state through sentence-transformers' `merge`, at scale 1."""
+    from sentence_transformers import SentenceTransformer
+
+    share = list(weights or [1.0] * len(models))
+    if len(share) != len(models) or min(share) < 0 or sum(share) <= 0:
+        raise InputError(f"{len(models)} models need {len(models)} weights of at least 0 with a sum above 0")
+    parameters: dict[str, Any] = {"weight": share}
+    if method == "task":
+        parameters |= {"weight": [1.0] * len(models), "normalize": False}
+    elif method == "ties":
+        parameters |= {"weight": [1.0] * len(models), "density": keep, "normalize": True}
+    elif method == "dare":
+        parameters |= {"weight": [one / sum(share) for one in share], "density": keep, "normalize": False}
+    base = {} if method == "soup" else {"base_model": origin}
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            merged = SentenceTransformer.merge(models, MERGEKIT[method], parameters=parameters, **base)
+    except ImportError as error:
+        raise MissingExtraError("merging through mergekit", "merge") from error
+    return dict(merged.state_dict())
 
 
 def _common_start(models: Sequence[Path]) -> str:
