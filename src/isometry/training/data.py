@@ -103,9 +103,10 @@ def read_training_data(
     elif "text" in columns:
         kind, texts, targets = "plain", {"text": columns["text"]}, []
     else:
+        there = ", ".join(key for key in columns if key != "id") or "none"
         raise InputError(
-            f"{name} has the columns {', '.join(key for key in columns if key != 'id') or 'none'}; training takes anchor and positive (or query and "
-            "document, sentence1 and sentence2) with negatives or a score, or text and label, or text alone"
+            f"{name} has the columns {there}; training takes anchor and positive (or query and document, sentence1 and "
+            "sentence2) with negatives or a score, or text and label, or text alone"
         )
     if not next(iter(texts.values())):
         raise InputError(f"{name} holds no rows")
