@@ -238,6 +238,12 @@ def test_adapters_are_merged_into_ordinary_weights(start, tmp_path):
     assert any("intermediate.dense" in name for name in changed) and not any("LayerNorm" in name for name in changed)
 
 
+@pytest.mark.parametrize(("pooling", "mode"), [("weighted", "weightedmean"), ("last-token", "lasttoken")])
+def test_sentence_transformers_own_poolers_by_name(pooling, mode, start, tmp_path):
+    train(run_of(start, pooling=pooling, steps=2), tmp_path / "m", data=pairs())
+    assert SentenceTransformer(str(tmp_path / "m"), device="cpu")[1].pooling_mode == mode
+
+
 def test_frozen_layers_stay(start, tmp_path):
     train(run_of(start, freeze=3), tmp_path / "m", data=pairs())
     trained, before = weights(tmp_path / "m"), load_file(f"{start}/model.safetensors")

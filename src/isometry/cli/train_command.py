@@ -46,7 +46,9 @@ def train(
     soft_weight: float | None = typer.Option(None, help="Weight of the miner's scores as soft labels."),
     freeze: int | None = typer.Option(None, help="Lower layers that stay as they are."),
     lora: int | None = typer.Option(None, help="Rank of low-rank adapters; 0 trains all weights."),
-    pooling: str | None = typer.Option(None, help="keep, mean, last-token, latent, attention or multi-layer."),
+    pooling: str | None = typer.Option(
+        None, help="keep, mean, weighted, last-token, latent, attention or multi-layer."
+    ),
     attention: str | None = typer.Option(None, help="keep, causal or bidirectional."),
     instruction: str | None = typer.Option(None, help="Task that every anchor is told."),
     examples: int | None = typer.Option(None, help="Other rows of the task shown before an anchor, 0 to so many."),
@@ -82,7 +84,7 @@ def train(
         if name in names and value is not None
     }
     for name, allowed in (
-        ("pooling", ("keep", "mean", "last-token", "latent", "attention", "multi-layer")),
+        ("pooling", ("keep", "mean", "weighted", "last-token", "latent", "attention", "multi-layer")),
         ("attention", ("keep", "causal", "bidirectional")),
         ("precision", ("float32", "bfloat16")),
     ):

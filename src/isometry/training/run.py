@@ -29,8 +29,9 @@ class TrainingRun:
         soft_weight: of KL to the miner's scores of each row's own candidates (42); soft_temperature: of its softmax.
         sizes: "full" = the whole model only, "ladder" = all sizes of `ladder` (03), "sampled" = 2DMSE (23).
         ladder: (layers, dimensions) pairs, the last the full size; () takes thirds of the model.
-        pooling: "keep", or "mean", "last-token", "latent" (05), "attention" (02), "multi-layer" (02), trained anew;
-            latents, heads, head_dimension: of the last three, 0 = 32, the most of 8 that divide, width / heads.
+        pooling: "keep", or "mean", "weighted" (later tokens more), "last-token", "latent" (05), "attention" (02),
+            "multi-layer" (02), trained anew; latents, heads, head_dimension: of the last three, 0 = 32, the most of 8
+            that divide, width / heads.
         attention: "keep", "causal" or "bidirectional".
         instruction: put before every anchor in the pattern of papers 05 and 48; rows with their own keep it.
         examples: most worked examples put before an anchor (42): other rows of the same task, 0 to so many for each row.
@@ -71,7 +72,7 @@ class TrainingRun:
     soft_temperature: float = 1.0
     sizes: Literal["full", "ladder", "sampled"] = "full"
     ladder: tuple[tuple[int, int], ...] = ()
-    pooling: Literal["keep", "mean", "last-token", "latent", "attention", "multi-layer"] = "keep"
+    pooling: Literal["keep", "mean", "weighted", "last-token", "latent", "attention", "multi-layer"] = "keep"
     latents: int = 0
     heads: int = 0
     head_dimension: int = 0

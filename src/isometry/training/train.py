@@ -414,7 +414,7 @@ def _with_pooling(model: Any, run: TrainingRun) -> Any:
         summary: Any = "last_token" if attention_mode(model) == "causal" else "mean"
         pooler = MultiLayerPooling(width, layer_count(model), summary, **sizes)
     else:
-        pooler = Pooling(width, {"mean": "mean", "last-token": "lasttoken"}[pooling])
+        pooler = Pooling(width, {"mean": "mean", "weighted": "weightedmean", "last-token": "lasttoken"}[pooling])
     return SentenceTransformer(
         modules=[model[0], pooler, Normalize()], prompts=dict(model.prompts), device=str(model.device)
     )
