@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import types
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 from isometry.cli.main import main
-from isometry.errors import InputError, MissingExtraError
+from isometry.errors import InputError, MissingExtraError, ShapeError
 from isometry.scenes import Gaussians, example_scene, render, render_backward
 from isometry.scenes.capture import PRESETS, Training, build_scene
 from isometry.scenes.capture.gpu import GpuTraining
@@ -21,6 +22,7 @@ from isometry.scenes.raster.gpu import render_on_gpu
 from tests.scenes.captures import ring
 
 torch = pytest.importorskip("torch")
+render_module = sys.modules["isometry.scenes.raster.render"]
 PLAN = replace(
     PRESETS["laptop"], iterations=60, longest=40, most=700, degree=1, degree_every=20, densify_from=5, densify_until=45,
     densify_every=10, reset_every=25,
@@ -43,9 +45,16 @@ def _rasterization(
     sh_degree,
     packed,
     backgrounds,
+    render_mode,
 ):
     """gsplat's function with its shapes, drawn by the CPU rasteriser; one camera."""
-    assert near_plane == 0.2 and eps2d == 0.3 and not packed and (sh_degree + 1) ** 2 == colors.shape[1]
+    assert (
+        near_plane == 0.2
+        and eps2d == 0.3
+        and not packed
+        and render_mode == "RGB+D"
+        and (sh_degree + 1) ** 2 == colors.shape[1]
+    )
     assert viewmats.shape == (1, 4, 4) and Ks.shape == (1, 3, 3) and backgrounds.shape == (1, 3)
     view, lens = viewmats[0].numpy().astype(float), Ks[0].numpy().astype(float)
     camera = Camera(width, height, lens[0, 0], lens[1, 1], lens[0, 2], lens[1, 2], view[:3, :3], view[:3, 3])
@@ -60,20 +69,22 @@ def _rasterization(
             seen = render(g, camera, background=tuple(backgrounds[0].tolist()))
             context.kept = (g, seen, scales, opacities)
             box["visible"] = torch.as_tensor(seen.visible)
-            return torch.as_tensor(seen.colour)
+            both = np.concatenate([seen.colour, seen.depth[..., None]], axis=2)
+            return torch.as_tensor(both), torch.as_tensor(1 - seen.rest)
 
         @staticmethod
-        def backward(context, slope):
+        def backward(context, slope, opacity_slope):
             g, seen, scales, opacities = context.kept
-            d = render_backward(g, camera, seen, slope.numpy())
+            slope = slope.numpy()
+            d = render_backward(g, camera, seen, slope[..., :3], d_depth=slope[..., 3], d_rest=-opacity_slope.numpy())
             give = [d.means, d.quaternions, d.log_scales / scales.numpy(), None, d.harmonics, d.centres[None]]
             give[3] = d.logits / (opacities * (1 - opacities)).numpy()
             return tuple(torch.as_tensor(np.ascontiguousarray(part)) for part in give)
 
     places = torch.zeros((1, len(means), 2), requires_grad=True) + 0.0
-    colour = Drawn.apply(means, quats, scales, opacities, colors, places)
+    colour, alpha = Drawn.apply(means, quats, scales, opacities, colors, places)
     radii = torch.where(box["visible"], 3, 0)[None, :, None].repeat(1, 1, 2)
-    return colour[None], torch.ones((1, height, width, 1)), {"means2d": places, "radii": radii}
+    return colour[None], alpha[None, ..., None], {"means2d": places, "radii": radii}
 
 
 @pytest.fixture
@@ -121,14 +132,36 @@ def same(one, other):
     assert off.max() < 1 / 255 and off.mean() < 2e-5
 
 
+def test_the_same_interface_draws_and_descends(gsplat, photos, monkeypatch):
+    camera, start = photos[1].camera, first_gaussians(photos, 300, 0)
+    start = replace(start, log_scales=start.log_scales + np.array([0, 0.4, -0.4], np.float32))
+    start = replace(start, harmonics=np.pad(start.harmonics, ((0, 0), (0, 3), (0, 0)), constant_values=0.05))
+    monkeypatch.setattr(render_module, "render_on_gpu", partial(on_the_cpu, render_module.render_on_gpu))
+    there = render(start, camera, background=(0.2, 0.3, 0.4), device="cuda")
+    here = render(start, camera, background=(0.2, 0.3, 0.4))
+    same(there.colour, here.colour)
+    same(there.rest, here.rest)
+    assert np.abs(there.depth - here.depth).mean() < 1e-4 and (there.visible == here.visible).all()
+    rng = np.random.default_rng(0)
+    slopes = [rng.normal(size=shape).astype(np.float32) for shape in ((32, 40, 3), (32, 40), (32, 40))]
+    one, other = (
+        render_backward(start, camera, seen, slopes[0], d_depth=slopes[1], d_rest=slopes[2]) for seen in (there, here)
+    )
+    for name in ("means", "log_scales", "quaternions", "logits", "harmonics", "centres"):
+        a, b = getattr(one, name), getattr(other, name)
+        assert a.shape == b.shape and np.linalg.norm(a - b) < 0.02 * np.linalg.norm(b), name
+    with pytest.raises(ShapeError, match="cannot have shape"):
+        render_backward(start, camera, render(start, camera, device="cuda"), slopes[0][:3])
+
+
+def on_the_cpu(real, *given, device, **rest):
+    return real(*given, device="cpu", **rest)
+
+
 def test_its_pictures_and_steps_are_the_cpus(gsplat, photos):
     start = first_gaussians(photos, 300, 0)
     ours, theirs = Training(start, photos, PLAN, seed=3), GpuTraining(start, photos, PLAN, seed=3, device="cpu")
     same(theirs.picture(photos[0].camera), ours.picture(photos[0].camera))
-    same(
-        render_on_gpu(start, photos[1].camera, background=(0.2, 0.3, 0.4), device="cpu"),
-        render(start, photos[1].camera, background=(0.2, 0.3, 0.4)).colour,
-    )
     counts = set()
     for _ in range(30):
         a, b = ours.step(), theirs.step()

@@ -308,6 +308,7 @@ def test_what_stands_on_nothing_is_said(scene, tmp_path, capsys):
     ("arguments", "expected"),
     [
         (["simulate", "--script", "s.json", "--substeps", "0"], "1 to 200 substeps"),
+        (["simulate", "--script", "s.json", "--vertices", "3"], "8 to 200,000 vertices"),
         (["view", "--no-browser", "--port", "99999"], "a port lies within 0 and 65535"),
         (["view", "--no-browser", "--rate", "1000"], "10 to 120 ticks a second"),
         (["view", "--no-browser", "--certificate", "c.pem"], "a certificate needs its key"),
@@ -322,3 +323,25 @@ def test_options_out_of_bounds_are_one_sentence(scene, tmp_path, monkeypatch, ca
         main(["scene", arguments[0], "s", *arguments[1:]])
     said = capsys.readouterr().err
     assert stop.value.code == 2 and expected in said and said.count("\n") == 1
+
+
+def test_the_cage_s_resolution_is_one_option(scene, tmp_path, capsys):
+    folder = save_scene(scene, tmp_path / "s")
+    (tmp_path / "s.json").write_text('{"seconds": 0.1, "inputs": []}')
+    counts = []
+    for vertices in ("200", "2000"):
+        with pytest.raises(SystemExit):
+            main(
+                [
+                    "scene",
+                    "simulate",
+                    str(folder),
+                    "--script",
+                    str(tmp_path / "s.json"),
+                    "--vertices",
+                    vertices,
+                    "--json",
+                ]
+            )
+        counts.append([row["vertices"] for row in json.loads(capsys.readouterr().out)["objects"]])
+    assert all(a < 300 and b > 1200 for a, b in zip(*counts, strict=True))

@@ -160,6 +160,7 @@ def simulate(
     size: str = typer.Option("640x480", help="Width x height in pixels."),
     fps: int = typer.Option(30, help="Pictures a second."),
     substeps: int = typer.Option(12, help="Small physics steps a tick (60 ticks a second)."),
+    vertices: int | None = typer.Option(None, help="Of every object's cage, about; the scene says it otherwise."),
     log: Path | None = typer.Option(None, help="Write the session, to be replayed with --script."),
     shadows: bool = typer.Option(True, help="Draw the objects' shadows."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
@@ -170,7 +171,7 @@ def simulate(
 
     width, height = _size(size)
     plan = read_script(script)
-    stage = Stage(load_scene(folder), rate=plan.rate, substeps=plan.substeps or substeps)
+    stage = Stage(_caged(load_scene(folder), vertices), rate=plan.rate, substeps=plan.substeps or substeps)
     warnings = _warn(stage)
     done = run(stage, plan, out, width=width, height=height, frames_per_second=fps, shadows=shadows, progress=_progress)
     if log is not None:
@@ -193,6 +194,17 @@ def simulate(
             f"  {row['object']}: {row['splats']} splats on {row['vertices']} vertices and {row['tets']} tetrahedra, "
             f"{row['fallback_share']:.1%} on one level, {row['stiffness_used']:.0%} of the stiffness used"
         )
+
+
+def _caged(scene: Any, vertices: int | None) -> Any:
+    """The scene with cages of another resolution."""
+    from dataclasses import replace
+
+    if vertices is None:
+        return scene
+    if not 8 <= vertices <= 200_000:
+        raise InputError(f"a cage has 8 to 200,000 vertices, not {vertices}")
+    return scene.with_objects(tuple(replace(item, vertices=vertices) for item in scene.objects), scene.labels)
 
 
 def _warn(stage: Any) -> list[str]:
@@ -228,6 +240,7 @@ def view(
     record: Path | None = typer.Option(None, help="Write the session here when it ends."),
     out: Path | None = typer.Option(None, help="Write the scene with the objects made on the page here when it ends."),
     most: int = typer.Option(1_000_000, help="Splats at most on the page; the least visible ones are left out."),
+    vertices: int | None = typer.Option(None, help="Of every object's cage, about; the scene says it otherwise."),
     solver: str = typer.Option("numba", help="numba, or warp for a GPU."),
     browser: bool = typer.Option(True, help="Open the page."),
 ) -> None:
@@ -237,7 +250,7 @@ def view(
 
     if out is not None and out.exists():
         raise ExistsError(f"'{out}' exists already: choose another folder or remove it")
-    whole = load_scene(folder)
+    whole = _caged(load_scene(folder), vertices)
     scene, note = thinned(whole, most)
     if note:
         print(note, file=sys.stderr)

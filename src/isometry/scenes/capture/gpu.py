@@ -19,7 +19,7 @@ from isometry.scenes.capture.presets import Preset
 from isometry.scenes.capture.training import cameras_extent
 from isometry.scenes.files.cameras import Camera
 from isometry.scenes.gaussians import Gaussians, rotation_matrices
-from isometry.scenes.raster.gpu import draw, gsplat_and_torch
+from isometry.scenes.raster.gpu import draw, gsplat_and_torch, visible_in
 
 
 class GpuTraining:
@@ -70,8 +70,8 @@ class GpuTraining:
         """What a camera sees of the present state, `(h, w, 3)` float32."""
         degree = self.preset.degree_at(self.iteration)
         with self._torch.no_grad():
-            colour, _, _ = draw(self._rasterization, self._torch, self._cut(degree), camera, degree, self._black)
-        seen: np.ndarray = colour.cpu().numpy()
+            both, _, _ = draw(self._rasterization, self._torch, self._cut(degree), camera, degree, self._black)
+        seen: np.ndarray = both[..., :3].cpu().numpy()
         return seen
 
     def _cut(self, degree: int) -> dict[str, Any]:
@@ -89,9 +89,9 @@ class GpuTraining:
         photo = self.photos[self._views.pop()]
         degree = preset.degree_at(self.iteration)
         values = {name: value.detach().requires_grad_() for name, value in self._cut(degree).items()}
-        colour, _, facts = draw(self._rasterization, torch, values, photo.camera, degree, self._black)
+        both, _, facts = draw(self._rasterization, torch, values, photo.camera, degree, self._black)
         facts["means2d"].retain_grad()
-        loss = self._loss(colour, photo)
+        loss = self._loss(both[..., :3], photo)
         size = float(loss.detach())
         if not math.isfinite(size):
             raise DivergedError(f"the loss is {size} at iteration {self.iteration} (view '{photo.camera.name}')")
@@ -128,8 +128,7 @@ class GpuTraining:
     def _watch(self, facts: dict[str, Any], camera: Camera) -> None:
         half = self._torch.tensor([camera.width / 2, camera.height / 2], device=self.device)
         pull = (facts["means2d"].grad[0] * half).norm(dim=1)
-        radii = facts["radii"][0]
-        visible = (radii > 0).all(dim=1) if radii.ndim == 2 else radii > 0
+        visible = visible_in(facts)
         self._pull += self._torch.where(visible, pull, self._torch.zeros_like(pull))
         self._seen += visible
 

@@ -16,42 +16,8 @@ from isometry.scenes import shapes
 from isometry.scenes.files.cameras import Camera
 from isometry.scenes.gaussians import Gaussians
 from isometry.scenes.raster import blending, harmonics, projection
-
-
-@dataclass(frozen=True)
-class Rendering:
-    """One picture.
-
-    Attributes:
-        colour: `(h, w, 3)` float32, background included. depth: `(h, w)` float32, sum of weight times camera z.
-        rest: `(h, w)` float32, light that passes everything. ids: `(h, w)` int32, Gaussian of the largest weight or -1.
-        visible: `(n,)` bool, which Gaussians touch the picture.
-    """
-
-    colour: np.ndarray
-    depth: np.ndarray
-    rest: np.ndarray
-    ids: np.ndarray
-    visible: np.ndarray
-    _state: Any = None
-
-    @property
-    def expected_depth(self) -> np.ndarray:
-        """Camera z that the weights expect `(h, w)`; infinite where nothing is drawn."""
-        weight = 1.0 - self.rest
-        return np.where(weight > 1e-3, self.depth / np.maximum(weight, 1e-6), np.inf).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class Gradients:
-    """Derivatives of a loss by the parameters of `Gaussians`, and `centres (n, 2)` by the place on the picture."""
-
-    means: np.ndarray
-    log_scales: np.ndarray
-    quaternions: np.ndarray
-    logits: np.ndarray
-    harmonics: np.ndarray
-    centres: np.ndarray
+from isometry.scenes.raster.gpu import GpuState, backward_on_gpu, render_on_gpu
+from isometry.scenes.raster.rendering import Gradients, Rendering
 
 
 @dataclass(frozen=True)
@@ -97,13 +63,17 @@ def render(
     background: tuple[float, float, float] = (0.0, 0.0, 0.0),
     near: float = projection.NEAR,
     threads: int | None = None,
+    device: str = "cpu",
 ) -> Rendering:
     """Draw Gaussians. Distortion of the camera is not drawn: undistort the photograph to compare with it.
 
     Args:
         background: colour behind everything. near: Gaussians closer than this (scene units) are left out.
         threads: CPU threads; None for one per core. The result does not depend on it.
+        device: 'cpu', or 'cuda' to draw with gsplat (its pictures have no `ids`).
     """
+    if device != "cpu":
+        return render_on_gpu(gaussians, camera, background=background, near=near, device=device)
     degree = min(gaussians.degree, 3)
     colours = np.empty((len(gaussians), 3), np.float32)
     eye = camera.position.astype(np.float32)
@@ -155,6 +125,8 @@ def render_backward(
 
     `rendering` must come from `render` of the same Gaussians and camera.
     """
+    if isinstance(rendering._state, GpuState):
+        return backward_on_gpu(rendering._state, d_colour, d_depth, d_rest)
     splats, lasts, behind = rendering._state
     n, shape = len(gaussians), (camera.height, camera.width)
     if d_colour.shape != (*shape, 3) or len(splats.reach) != n:
