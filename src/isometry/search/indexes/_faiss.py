@@ -6,12 +6,15 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, TypeVar
+from threading import Thread
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from isometry.errors import CorruptionError, MissingExtraError, NotFoundError, ShapeError
+from isometry.compression import CodeEstimator, ProductQuantizer, ScalarQuantizer
+from isometry.errors import CorruptionError, InputError, MissingExtraError, NotFoundError, ShapeError
 from isometry.search.indexes._inputs import check_allowed, check_queries
 from isometry.search.indexes.flat import FlatIndex
 from isometry.search.kernels.exact import exact_scorer, top_k
@@ -31,23 +34,39 @@ def load_faiss() -> Any:
     return faiss
 
 
+class _State(NamedTuple):
+    """What a search reads, exchanged as a whole: faiss' index of the first `built` vectors, exact search of the rest."""
+
+    index: Any
+    vectors: np.ndarray
+    built: int
+    tail: FlatIndex | None
+    mapped: np.ndarray | None
+
+
 class FaissIndex:
     """Base of `HNSWIndex` and `IVFIndex`: approximate over a built part, exact over the rows behind it.
 
     `build_prefix(vectors, built)` indexes the first `built` rows only; the rest are searched exactly, so that an index
-    can answer while it is being built or after rows were added. Candidates are scored again by `kernels.exact`.
+    can answer while it is being built or after rows were added; `build_in_background(vectors)` does that by itself.
+    Rows are deleted by the bitmap of `search`. Candidates are scored again by `kernels.exact`.
+
+    Args:
+        over_fetch: candidates scored exactly, as a multiple of k.
+        code: what the index holds instead of float32 vectors: settings of a `ScalarQuantizer` (8 or 4 bits) or an
+            unrotated `ProductQuantizer`, trained by faiss on the built part.
 
     Attributes:
         last_plan: stage, rows in the built part and behind it, candidates scored exactly.
     """
 
-    def __init__(self, *, over_fetch: int = 4) -> None:
+    def __init__(self, *, over_fetch: int = 4, code: CodeEstimator | None = None) -> None:
+        if not isinstance(code, (ScalarQuantizer, ProductQuantizer, type(None))) or getattr(code, "rotate", False):
+            raise InputError(f"the code is {code!r}; give a ScalarQuantizer, an unrotated ProductQuantizer, or None.")
         self.over_fetch = over_fetch
+        self.code = code
         self.last_plan: dict[str, Any] = {}
-        self._index: Any = None
-        self._built = 0
-        self._vectors = np.empty((0, 0), np.float32)
-        self._tail: FlatIndex | None = None
+        self._state = _State(None, np.empty((0, 0), np.float32), 0, None, None)
 
     def build(self: Self, vectors: np.ndarray) -> Self:
         """Index float32 vectors (n, d), which are kept for exact scores and may be memory-mapped."""
@@ -58,16 +77,50 @@ class FaissIndex:
         vectors = _checked(vectors)
         if not 0 <= built <= len(vectors):
             raise ShapeError(f"built is {built}; there are {len(vectors)} vectors.")
-        self._index = self._made(vectors[:built])
-        return self._attach(vectors, built)
+        return self._attach(self._made(vectors[:built]), vectors, built)
+
+    def build_in_background(self: Self, vectors: np.ndarray) -> Future[Self]:
+        """As `build` in a thread of its own; searches see all vectors at once, and are exact until the index is whole.
+
+        What was built before, of vectors that these begin with, is used meanwhile. The future is done with the index.
+        """
+        vectors, before = _checked(vectors), self._state
+        known = before.index is not None and before.built <= len(vectors)
+        known = known and np.array_equal(before.vectors[: before.built], vectors[: before.built])
+        self._attach(before.index if known else None, vectors, before.built if known else 0, before.mapped)
+        future: Future[Self] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(self.build(vectors))
+            except BaseException as error:
+                future.set_exception(error)
+
+        Thread(target=work, daemon=True).start()
+        return future
+
+    @property
+    def bytes_in_memory(self) -> int:
+        """Bytes of the built part as it would be saved; 0 for one that was loaded and is mapped."""
+        state = self._state
+        if state.index is None or state.mapped is not None:
+            return 0
+        return int(load_faiss().serialize_index(state.index).nbytes)
 
     def save(self, path: str | Path, *, source: Sequence[str]) -> None:
         """Write the built part with a checksum, keyed by the checksums `source` of the segments it was built from."""
         faiss = load_faiss()
         path = Path(path)
-        body = faiss.serialize_index(self._index).tobytes()
-        head = {"format": _FORMAT, "part": type(self).__name__, "built": self._built, "source": list(source)}
-        head |= {"dimension": self._vectors.shape[1], "digest": hashlib.blake2b(body, digest_size=16).hexdigest()}
+        state = self._state
+        if state.index is None:
+            raise InputError("there is no built part to save; build the index, or wait until it is whole.")
+        body = faiss.serialize_index(state.index).tobytes()
+        head = {"format": _FORMAT, "part": type(self).__name__, "built": state.built, "source": list(source)}
+        head |= {
+            "dimension": state.vectors.shape[1],
+            "code": repr(self.code),
+            "digest": hashlib.blake2b(body, digest_size=16).hexdigest(),
+        }
         line = json.dumps(head, sort_keys=True).encode() + b"\n"
         temporary = path.with_name(f".{path.name}.part")
         with temporary.open("wb") as file:
@@ -77,7 +130,8 @@ class FaissIndex:
         temporary.replace(path)
 
     def load(self: Self, path: str | Path, vectors: np.ndarray, *, source: Sequence[str]) -> Self:
-        """Read what `save` wrote for vectors (n, d) whose first rows are the built part; it is mapped to be checked.
+        """Read what `save` wrote for vectors (n, d) whose first rows are the built part; it is compared with its
+        checksum and stays memory-mapped.
 
         Raises: NotFoundError; CorruptionError for a damaged file or one built from other segments: build again.
         """
@@ -94,36 +148,38 @@ class FaissIndex:
         if first != 32 or second < 0 or hashlib.blake2b(line, digest_size=16).hexdigest().encode() != start[:32]:
             raise CorruptionError(f"'{path}' does not begin as an index does; build it again.")
         head = json.loads(line)
-        if head["format"] != _FORMAT or head["part"] != type(self).__name__ or head["source"] != list(source):
+        made = (head["format"], head["part"], head.get("code", "None"), head["source"])
+        if made != (_FORMAT, type(self).__name__, repr(self.code), list(source)):
             raise CorruptionError(f"'{path}' was built from other segments or by another part; build it again.")
         body = mapped[second + 1 :]
         if hashlib.blake2b(body.data, digest_size=16).hexdigest() != head["digest"]:
             raise CorruptionError(f"'{path}' differs from its checksum; build it again.")
         if head["dimension"] != vectors.shape[1] or head["built"] > len(vectors):
             raise CorruptionError(f"'{path}' does not fit {len(vectors)} vectors of dimension {vectors.shape[1]}.")
-        self._index = faiss.deserialize_index(body)
-        return self._attach(vectors, head["built"])
+        index = faiss.read_index(faiss.ZeroCopyIOReader(faiss.swig_ptr(body), len(body)))
+        return self._attach(index, vectors, head["built"], mapped)
 
     def __len__(self) -> int:
-        return len(self._vectors)
+        return len(self._state.vectors)
 
     def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Queries (q, d) to (scores (q, k) float32, rows (q, k) int64), best first, padded with -inf and -1."""
-        queries = check_queries(queries, self._vectors.shape[1], k)
-        allowed = check_allowed(allowed, len(self))
+        index, vectors, built, tail, _ = self._state
+        queries = check_queries(queries, vectors.shape[1], k)
+        allowed = check_allowed(allowed, len(vectors))
         faiss = load_faiss()
-        wanted = min(self.over_fetch * k, self._built)
+        wanted = min(self.over_fetch * k, built)
         found = np.full((len(queries), max(wanted, 1)), -1, np.int64)
         if wanted and len(queries):
             selector = None
             if allowed is not None:
-                bitmap = np.packbits(allowed[: self._built], bitorder="little")
-                selector = faiss.IDSelectorBitmap(self._built, faiss.swig_ptr(bitmap))
-            _, found = self._index.search(queries, wanted, params=self._parameters(selector, wanted))
+                bitmap = np.packbits(allowed[:built], bitorder="little")
+                selector = faiss.IDSelectorBitmap(built, faiss.swig_ptr(bitmap))
+            _, found = index.search(queries, wanted, params=self._parameters(selector, wanted))
         tail_rows = np.full((len(queries), k), -1, np.int64)
-        if self._tail is not None:
-            _, tail_rows = self._tail.search(queries, k, None if allowed is None else allowed[self._built :])
-            tail_rows = np.where(tail_rows >= 0, tail_rows + self._built, -1)
+        if tail is not None:
+            _, tail_rows = tail.search(queries, k, None if allowed is None else allowed[built:])
+            tail_rows = np.where(tail_rows >= 0, tail_rows + built, -1)
         scores = np.full((len(queries), k), -np.inf, np.float32)
         rows = np.full((len(queries), k), -1, np.int64)
         score, candidates = exact_scorer(), 0
@@ -131,16 +187,16 @@ class FaissIndex:
             chosen = np.concatenate([found[i], tail_rows[i]])
             chosen = np.sort(chosen[chosen >= 0])
             exact = np.empty(len(chosen), np.float32)
-            score(self._vectors, chosen, query, exact)
+            score(vectors, chosen, query, exact)
             scores[i], rows[i] = top_k(exact, chosen, k)
             candidates += len(chosen)
-        behind = len(self) - self._built
-        self.last_plan = {"stage": type(self).__name__, "built": self._built, "tail": behind, "candidates": candidates}
+        behind = len(vectors) - built
+        self.last_plan = {"stage": type(self).__name__, "built": built, "tail": behind, "candidates": candidates}
         return scores, rows
 
-    def _attach(self: Self, vectors: np.ndarray, built: int) -> Self:
-        self._vectors, self._built = vectors, built
-        self._tail = FlatIndex().build(vectors[built:]) if built < len(vectors) else None
+    def _attach(self: Self, index: Any, vectors: np.ndarray, built: int, mapped: np.ndarray | None = None) -> Self:
+        tail = FlatIndex().build(vectors[built:]) if built < len(vectors) else None
+        self._state = _State(index, vectors, built, tail, mapped)
         return self
 
     def _made(self, vectors: np.ndarray) -> Any:
@@ -148,6 +204,26 @@ class FaissIndex:
 
     def _parameters(self, selector: Any, wanted: int) -> Any:
         raise AttributeError(f"{type(self).__name__} does not say how it is searched.")
+
+
+def scalar_type(code: ScalarQuantizer) -> int:
+    """faiss' name of a scalar code."""
+    faiss = load_faiss()
+    return int(getattr(faiss.ScalarQuantizer, f"QT_{code.bits}bit" + ("" if code.per_dimension else "_uniform")))
+
+
+def parts_of(code: ProductQuantizer, dimension: int) -> int:
+    """Parts of a product code of vectors of that dimension. Raises: InputError."""
+    parts = max(1, dimension // 8) if code.subvectors is None else code.subvectors
+    if dimension % parts:
+        raise InputError(f"{parts} subvectors do not divide {dimension} coordinates; choose a divisor.")
+    return parts
+
+
+def check_enough(code: CodeEstimator | None, count: int) -> None:
+    """Raises: InputError where so few vectors cannot train a product code."""
+    if isinstance(code, ProductQuantizer) and 0 < count < 2**code.bits:
+        raise InputError(f"{count} vectors are too few for product codes of {code.bits} bits; give {2**code.bits}.")
 
 
 def _checked(vectors: np.ndarray) -> np.ndarray:
