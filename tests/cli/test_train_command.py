@@ -74,6 +74,21 @@ def test_examples_are_shown_before_anchors(run, start, tmp_path):
     assert done.code == 2 and "give --instruction" in done.err and not (tmp_path / "n").exists()
 
 
+def test_several_data_sets(run, start, tmp_path):
+    one = table(tmp_path / "one.csv", anchor=sentences(12), positive=sentences(12, 1))
+    two = table(tmp_path / "two.csv", query=sentences(12, 2), document=sentences(12, 3), instruction=["w5"] * 12)
+    given = ["train", "contrastive", "--data", one, "--data", two, "--mixing", 1, "--hold-out", 0.1]
+    done = run(*given, "--out", tmp_path / "m", *options(start, "--json"))
+    assert done.code == 0 and done.json["report"]["rows"] == 24
+    kept = json.loads((tmp_path / "m" / "isometry_run.json").read_text())
+    assert (kept["data"], kept["more_data"], kept["mixing"]) == (str(one), [str(two)], 1)
+    again = run("train", tmp_path / "m" / "isometry_run.json", "--out", tmp_path / "again", "--json")
+    assert again.code == 0 and again.json["losses"] == done.json["losses"]
+    labelled = table(tmp_path / "three.csv", text=["a", "b"], label=["x", "y"])
+    done = run("train", "contrastive", "--data", one, "--data", labelled, "--out", tmp_path / "n", *options(start))
+    assert done.code == 2 and "data set 2 is labelled with the columns text" in done.err
+
+
 @pytest.mark.parametrize(
     ("columns", "recipe", "said"),
     [

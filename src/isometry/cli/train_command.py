@@ -21,8 +21,9 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def train(
     recipe: str = typer.Argument(help="A preset (contrastive, graded, starbucks, gistembed, …) or a run file (.json)."),
-    data: str | None = typer.Option(
-        None, help="Training rows: anchor and positive, scores, or text and label; a file, or hub:OWNER/NAME."
+    data: list[str] = typer.Option(
+        [],
+        help="Training rows: anchor and positive, scores, or text and label; a file, or hub:OWNER/NAME. Several: pairs.",
     ),
     out: Path = typer.Option(..., help="Folder of the new model."),
     scale: str = typer.Option("laptop", help="laptop, or full: the paper's own model, data, batch and learning rate."),
@@ -35,6 +36,7 @@ def train(
     steps: int | None = typer.Option(None, help="Steps instead of passes."),
     batch_size: int | None = typer.Option(None, help="Rows per step, of all processes together."),
     accumulate: int | None = typer.Option(None, help="Batches per step of the weights."),
+    mixing: float | None = typer.Option(None, help="Of several data sets, the share of a batch from one, 0 to 1."),
     length_window: int | None = typer.Option(None, help="Batches sorted by length together; 1 = rows as they come."),
     mini_batch_size: int | None = typer.Option(None, help="Gradient caching: texts embedded at a time."),
     learning_rate: float | None = typer.Option(None, help="Highest learning rate."),
@@ -81,8 +83,10 @@ def train(
     changes: dict[str, Any] = {
         name: str(value) if isinstance(value, Path) else value
         for name, value in given.items()
-        if name in names and value is not None
+        if name in names - {"data"} and value is not None
     }
+    if data:
+        changes |= {"data": data[0], "more_data": tuple(data[1:])}
     for name, allowed in (
         ("pooling", ("keep", "mean", "weighted", "last-token", "latent", "attention", "multi-layer")),
         ("attention", ("keep", "causal", "bidirectional")),

@@ -1,6 +1,6 @@
 """Changing an encoder's weights: losses, negatives, batches and stages, runs, merging."""
 
-from isometry.training.data import DataReport, TrainingData, check_training_data, read_training_data
+from isometry.training.data import DataReport, TrainingData, check_training_data, join_training_data, read_training_data
 from isometry.training.full_scale import FULL_SCALE, FullScale, full_scale
 from isometry.training.margins import MarginRule
 from isometry.training.run import PRESETS, TrainingRun, preset
@@ -27,6 +27,7 @@ __all__ = [
     "build_loss",
     "check_training_data",
     "full_scale",
+    "join_training_data",
     "load_model",
     "prepare_model",
     "preset",

@@ -9,7 +9,7 @@ import functools
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +142,7 @@ def make_trainer(
     columns: dict[str, list[Any]],
     held: dict[str, list[Any]] | None,
     progress: Callable[..., bool | None] | None,
+    sources: Sequence[int] = (),
 ) -> GuardedTrainer:
     """The trainer of a run; checkpoints and logs go to `work`.
 
@@ -188,7 +189,13 @@ def make_trainer(
         logging_first_step=True,
         logging_nan_inf_filter=False,
         report_to=["tensorboard"] if rank == 0 else [],
-        batch_sampler=functools.partial(LikeLengthSampler, window=run.length_window, shares=processes),
+        batch_sampler=functools.partial(
+            LikeLengthSampler,
+            window=run.length_window,
+            shares=processes,
+            sources=sources if run.mixing else (),
+            mixing=run.mixing,
+        ),
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
         prompts={"anchor": NV_EMBED.prompt(run.instruction)} if run.instruction and not run.examples else None,

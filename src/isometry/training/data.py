@@ -30,6 +30,7 @@ class TrainingData:
         texts: text columns by name. targets: scores (graded), labels (labelled) or empty.
         instructions: the instruction of each row's anchor, where the data has a column of them.
         contexts: the text around each row's positive, likewise; "" = none.
+        sources: number of the data set that a row came from, where there are several (`join_training_data`).
     """
 
     kind: Kind
@@ -37,6 +38,7 @@ class TrainingData:
     targets: list[Any] = field(default_factory=list)
     instructions: list[str] = field(default_factory=list)
     contexts: list[str] = field(default_factory=list)
+    sources: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(next(iter(self.texts.values())))
@@ -50,6 +52,7 @@ class TrainingData:
             [self.targets[i] for i in chosen] if self.targets else [],
             [self.instructions[i] for i in chosen] if self.instructions else [],
             [self.contexts[i] for i in chosen] if self.contexts else [],
+            [self.sources[i] for i in chosen] if self.sources else [],
         )
 
 
@@ -129,6 +132,43 @@ def read_training_data(
             "negatives out and mine them, e.g. --mine 7"
         )
     return TrainingData(kind, texts, targets, instructions, contexts)
+
+
+def join_training_data(parts: Sequence[TrainingData]) -> TrainingData:
+    """Several data sets of pairs as one that remembers where its rows came from.
+
+    Raises:
+        InputError: other kinds than pairs, or other columns than the first has.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0]
+    for number, part in enumerate(parts, start=1):
+        if part.kind != "pairs" or part.texts.keys() != first.texts.keys():
+            columns = ", ".join(part.texts)
+            raise InputError(
+                f"data set {number} is {part.kind} with the columns {columns}; several data sets are pairs with the same "
+                f"columns, here {', '.join(first.texts)}"
+            )
+    return TrainingData(
+        "pairs",
+        {name: [text for part in parts for text in part.texts[name]] for name in first.texts},
+        [],
+        [task for part in parts for task in part.instructions or [""] * len(part)]
+        if any(p.instructions for p in parts)
+        else [],
+        [text for part in parts for text in part.contexts or [""] * len(part)]
+        if any(p.contexts for p in parts)
+        else [],
+        [number for number, part in enumerate(parts) for _ in range(len(part))],
+    )
+
+
+def _filled(columns: Sequence[list[str]], sizes: Sequence[int]) -> list[str]:
+    """The columns one behind the other, with empty texts for those that are missing; empty where all are."""
+    if not any(columns):
+        return []
+    return [text for column, size in zip(columns, sizes, strict=True) for text in column or [""] * size]
 
 
 def _hub_columns(name: str, download: bool) -> dict[str, list[Any]]:

@@ -18,7 +18,9 @@ class TrainingRun:
     Args:
         recipe: name of the preset it started from.
         model: "default", a model folder, or a hub name that is on this machine.
-        data: training file. test: file the model is judged on, for the leak check. None = not given.
+        data: training file. more_data: further ones with the same columns (pairs). mixing: 1 = every batch from one of
+            them, 0 = rows drawn from all alike, between = that share of each batch (06). test: file the model is judged
+            on, for the leak check. None = not given.
         loss: "info-nce" for pairs and classes, "cosent" for scores, "margin" (paper 48) for rows with negatives,
             "masked" (paper 03) for plain texts: masked-autoencoder pre-training of all sizes of `ladder`.
         temperature, in_batch, hard, focal, mixed_pairs, mixed_list, directions: see `InfoNCE`.
@@ -52,6 +54,8 @@ class TrainingRun:
     recipe: str = "contrastive"
     model: str = "default"
     data: str = ""
+    more_data: tuple[str, ...] = ()
+    mixing: float = 0.0
     test: str | None = None
     loss: Literal["info-nce", "cosent", "margin", "masked"] = "info-nce"
     temperature: float = 0.05
@@ -105,6 +109,8 @@ class TrainingRun:
     def __post_init__(self) -> None:
         if self.batch_size < 2 or self.epochs <= 0 or self.learning_rate <= 0 or self.temperature <= 0:
             raise InputError("a run needs a batch of at least 2, and epochs, learning rate and temperature above 0")
+        if not 0 <= self.mixing <= 1:
+            raise InputError(f"mixing is the share of a batch from one data set, 0 to 1, not {self.mixing}")
         if not 0 <= self.hold_out < 1:
             raise InputError(f"the share of rows held out is at least 0 and below 1, not {self.hold_out}")
         if self.patience and not self.hold_out:
@@ -146,6 +152,7 @@ class TrainingRun:
                 raise InputError(f"'{path}': a run has no setting '{key}'{hint}")
         values["ladder"] = tuple((int(n), int(d)) for n, d in values.get("ladder", ()))
         values["mine_ranks"] = tuple(values.get("mine_ranks", (0, 100)))
+        values["more_data"] = tuple(values.get("more_data", ()))
         values["directions"] = tuple(values.get("directions", ("query_to_doc",)))
         return cls(**values)
 

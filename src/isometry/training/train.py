@@ -35,7 +35,13 @@ from isometry.encoders.text import (
 from isometry.encoders.text.exits import transformer_layers
 from isometry.errors import DivergedError, ExistsError, InputError, MissingExtraError, NotFoundError
 from isometry.evaluation.atomic import write_atomically
-from isometry.training.data import DataReport, TrainingData, check_training_data, read_training_data
+from isometry.training.data import (
+    DataReport,
+    TrainingData,
+    check_training_data,
+    join_training_data,
+    read_training_data,
+)
 from isometry.training.losses import InfoNCE, LadderLoss, MarginRankingLoss, MaskedAutoencoderLoss, SampledSizeLoss
 from isometry.training.margins import MarginRule
 from isometry.training.negatives import mine_negatives
@@ -113,7 +119,8 @@ def train(
     wait_for_all()
     if work.exists() and not resume and rank == 0:
         shutil.rmtree(work)
-    data = data if data is not None else read_training_data(run.data, download=download)
+    if data is None:
+        data = join_training_data([read_training_data(name, download=download) for name in (run.data, *run.more_data)])
     test = test if test is not None else (read_training_data(run.test, download=download) if run.test else None)
     torch.manual_seed(run.seed)
     model = prepare_model(run, download)
@@ -137,7 +144,7 @@ def train(
         write_atomically(work / RUN_FILE, run.to_json().encode())
     wait_for_all()
     began = time.perf_counter()
-    trainer = _trainer(run, work, model, loss, columns, held_columns, progress)
+    trainer = _trainer(run, work, model, loss, columns, held_columns, progress, data.sources)
     adapters = _add_adapters(run, model)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.stopped:
@@ -473,12 +480,13 @@ def _trainer(
     columns: dict[str, list[Any]],
     held: dict[str, list[Any]] | None,
     progress: Callable[[TrainingStep], bool | None] | None,
+    sources: Sequence[int] = (),
 ) -> Any:
     try:
         from isometry.training._trainer import make_trainer
     except ImportError as error:
         raise MissingExtraError("training", "train") from error
-    return make_trainer(run, work, model, loss, columns, held, progress)
+    return make_trainer(run, work, model, loss, columns, held, progress, sources)
 
 
 def _last_checkpoint(work: Path, run: TrainingRun) -> Path:

@@ -158,3 +158,18 @@ def test_processes_share_the_batches_of_one():
     assert [one + two for one, two in zip(parts[::2], parts[1::2], strict=True)] == list(alone)
     assert len(parts) == len(shared) == 8 and len(alone) == 4
     assert len(LikeLengthSampler(rows, 6, False)) == 5 == len(list(LikeLengthSampler(rows, 6, False)))
+
+
+def test_a_share_of_each_batch_stays_with_its_data_set():
+    from datasets import Dataset
+
+    rows = Dataset.from_dict({"anchor": ["w"] * 24})
+    sources = [0, 1] * 12
+    pure = list(LikeLengthSampler(rows, 4, False, sources=sources, mixing=1.0))
+    assert all(len({sources[row] for row in batch}) == 1 for batch in pure)
+    assert sorted(row for batch in pure for row in batch) == list(range(24))
+    semi = list(LikeLengthSampler(rows, 4, False, sources=sources, mixing=0.5))
+    assert sorted(row for batch in semi for row in batch) == list(range(24))
+    assert any(len({sources[row] for row in batch}) == 2 for batch in semi)
+    parts = list(LikeLengthSampler(rows, 2, False, sources=sources, mixing=1.0, shares=2))
+    assert [one + two for one, two in zip(parts[::2], parts[1::2], strict=True)] == pure

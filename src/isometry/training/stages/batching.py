@@ -7,6 +7,7 @@ training arguments, `LikeLengthSampler` another, to be given as `batch_sampler`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -83,7 +84,8 @@ class LikeLengthSampler(DefaultBatchSampler):
 
     A row's length is the number of characters of its text columns. `functools.partial(LikeLengthSampler, window=4)`
     sets the window. With `shares` = n, each n batches that follow one another are one batch of n times the size, cut for
-    n processes, and what does not fill all n is left out.
+    n processes, and what does not fill all n is left out. With `sources`, the number of each row's data set, batches are
+    those of `mixed_batches` with the ratio `mixing`, of any lengths.
     """
 
     def __init__(
@@ -96,9 +98,13 @@ class LikeLengthSampler(DefaultBatchSampler):
         seed: int = 0,
         window: int = 16,
         shares: int = 1,
+        sources: Sequence[int] = (),
+        mixing: float = 0.0,
     ) -> None:
         super().__init__(dataset, batch_size, drop_last or shares > 1, valid_label_columns, generator, seed)
-        self.window, self.shares = window, shares
+        self.window, self.shares, self.mixing = window, shares, mixing
+        # The evaluation rows go through a sampler too, and have no sources.
+        self.sources = list(sources) if len(sources) == len(dataset) else []
         self.lengths = [0] * len(dataset)
         for name in dataset.column_names:
             column = dataset[name]
@@ -108,7 +114,14 @@ class LikeLengthSampler(DefaultBatchSampler):
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         size = self.batch_size * self.shares
-        for batch in like_length_batches(self.lengths, size, generator, self.window, self.drop_last):
+        if self.sources:
+            order = sorted(range(len(self.sources)), key=self.sources.__getitem__)
+            sizes = list(Counter(sorted(self.sources)).values())
+            mixed = mixed_batches(sizes, size, self.mixing, generator, self.drop_last)
+            batches = [[order[row] for row in batch] for batch in mixed]
+        else:
+            batches = like_length_batches(self.lengths, size, generator, self.window, self.drop_last)
+        for batch in batches:
             for start in range(0, len(batch), self.batch_size):
                 yield batch[start : start + self.batch_size]
 
