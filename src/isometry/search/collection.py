@@ -21,6 +21,7 @@ from isometry.search.export import export_parquet, take_snapshot
 from isometry.search.filters import compile_filter
 from isometry.search.late import each, fitted_sets, tend_encodings, wants_encodings
 from isometry.search.plan import SearchPlan
+from isometry.search.recoding import recode
 from isometry.search.sets_view import SetsCache, SetsView
 from isometry.search.store import database
 from isometry.search.store.commits import CommitMark
@@ -29,7 +30,7 @@ from isometry.search.store.values import Column, Scalar, arrow_array, content_ha
 from isometry.search.store.verify import VerifyReport, verify_store
 from isometry.search.upkeep import Upkeep, described, file_size, plan_of, wants_building
 from isometry.search.view import SegmentCache, VectorView
-from isometry.types import EncoderDescription, SearchResult, VectorSets
+from isometry.types import EncoderDescription, Progress, SearchResult, VectorSets
 
 Mode = Literal["vector", "text", "hybrid"]
 Outcome = Literal["added", "updated", "unchanged"]
@@ -75,10 +76,10 @@ class Collection:
         self._latest: _State | None = None
         self._mark = CommitMark(path / "commits")
         self._upkeep = Upkeep(path, store, self.read, self._write_lock) if store is not None else None
+        self.encoder_description: EncoderDescription | None = None
         with self.read() as snapshot:
-            held = snapshot.meta["details"].get("encoder")
             stale = wants_building(snapshot)
-        self.encoder_description = EncoderDescription.from_dict(held) if held else None
+        self._encoder = encoder
         if encoder is not None:
             self._check_encoder(encoder)
         if stale and self._upkeep is not None:
@@ -311,7 +312,18 @@ class Collection:
                 )
             state = (meta["version"], meta, columns, view)
             self._latest = state
+            self._follow(meta["details"].get("encoder"))
             return state
+
+    def _follow(self, held: dict[str, Any] | None) -> None:
+        """Take the encoder of the newest version for ours: another process may have encoded everything again."""
+        description = EncoderDescription.from_dict(held) if held else None
+        if description != self.encoder_description:
+            self.encoder_description = description
+            with self._encoder_lock:
+                made_by = self._encoder.describe().fingerprint if self._encoder is not None else None
+                if description is None or made_by != description.fingerprint:
+                    self._encoder = None
 
     def get(self, ids: Sequence[str] | str) -> list[dict[str, Any] | None]:
         """Records in the order of `ids`; None where there is none."""
@@ -395,17 +407,25 @@ class Collection:
             raise InputError("the query is empty; give some words")
         _check_unicode(query, like, where, sort)
         clock = queries.Clock()
-        target = None
-        if query is not None and mode != "text":
-            target = self._encode_query(query)
-            clock.lap("encode")
-        elif image is not None:
-            target = self._encode_image(image)
-            clock.lap("encode")
-        elif vector is not None:
-            target = self._given_query(vector, made_by)
-        with self.read() as snapshot:
-            found = queries.run(snapshot, query, target, like, k, offset, where, mode, explain, sort, exact, clock)
+        found = None
+        while found is None:
+            encoder, raw, target = None, None, None
+            if query is not None and mode != "text":
+                encoder = self.encoder
+                raw = _encode_queries(encoder, [query])
+                clock.lap("encode")
+            elif image is not None:
+                encoder = self.encoder
+                raw = self._encode_image(encoder, image)
+                clock.lap("encode")
+            elif vector is not None:
+                target = self._given_query(vector, made_by)
+            with self.read() as snapshot:
+                if encoder is not None:
+                    if not _made(snapshot, encoder):
+                        continue  # everything was encoded again meanwhile: so is the query
+                    target = _rows(self._fitted_to(snapshot, raw))[0]
+                found = queries.run(snapshot, query, target, like, k, offset, where, mode, explain, sort, exact, clock)
         shown = query if query is not None else f"like {like}" if like is not None else given[0] if given else None
         return SearchResult(shown, found.hits, found.total, found.plan, 1000 * (time.perf_counter() - started))
 
@@ -427,21 +447,31 @@ class Collection:
             return [self.search(query, k=k, where=where, mode=mode, exact=exact) for query in queries_given]
         started = time.perf_counter()
         clock = queries.Clock()
-        vectors: Any
+        vectors: Any = None
+        texts: list[str | None] = []
         if isinstance(queries_given, np.ndarray | VectorSets):
             vectors = _rows(self._given_vectors(queries_given, made_by))
-            texts: list[str | None] = [None] * len(vectors)
+            texts = [None] * len(vectors)
         else:
             empty = next((number for number, query in enumerate(queries_given, 1) if not query.strip()), None)
             if empty is not None:
                 raise InputError(f"query {empty} is empty; give some words")
             texts = list(queries_given)
-            vectors = _rows(self._fitted(_encode_queries(self.encoder, texts))) if texts else []
-            clock.lap("encode")
-        if not len(vectors):
+        if not texts:
             return []
-        with self.read() as snapshot:
-            found = queries.run_batch(snapshot, vectors, k, where, exact, clock)
+        found = None
+        while found is None:
+            encoder, raw = None, None
+            if not isinstance(queries_given, np.ndarray | VectorSets):
+                encoder = self.encoder
+                raw = _encode_queries(encoder, texts)
+                clock.lap("encode")
+            with self.read() as snapshot:
+                if encoder is not None:
+                    if not _made(snapshot, encoder):
+                        continue
+                    vectors = _rows(self._fitted_to(snapshot, raw))
+                found = queries.run_batch(snapshot, vectors, k, where, exact, clock)
         spent = 1000 * (time.perf_counter() - started) / len(found)
         return [
             SearchResult(text, one.hits, one.total, one.plan, spent) for text, one in zip(texts, found, strict=True)
@@ -604,6 +634,26 @@ class Collection:
         if wait:
             upkeep.wait()
 
+    def recode(
+        self, encoder: Any, *, plan: SearchPlan | None = None, wait: bool = True, progress: Progress | None = None
+    ) -> None:
+        """Encode every record again with another encoder, and search by its vectors from then on.
+
+        Searches go on with the old vectors until the new ones are whole on disk; one commit then changes vectors,
+        encoder and plan together, for all readers. What was encoded before a break is kept beside the collection, so
+        that the same call goes on there.
+
+        Args:
+            encoder: of texts, one vector each. plan: from then on; None keeps the plan there is. wait: for its index.
+        Raises: InputError for a collection without texts, or with several vectors a record. StorageError.
+        """
+        store = self._writer()
+        with self._write_lock:
+            recode(self, store, encoder, plan, progress)
+            self._follow(store.meta["details"]["encoder"])
+            self.use(encoder)
+        self.build_index(wait=wait)
+
     def _keeper(self) -> Upkeep:
         self._writer()
         assert self._upkeep is not None
@@ -728,13 +778,10 @@ class Collection:
 
     # ---- vectors ---------------------------------------------------------------------------------------------------
 
-    def _encode_query(self, query: str) -> np.ndarray:
-        return _rows(self._fitted(_encode_queries(self.encoder, [query])))[0]
-
-    def _encode_image(self, image: Any) -> np.ndarray:
+    def _encode_image(self, encoder: Any, image: Any) -> Any:
         if self.encoder_description is None or "image" not in self.encoder_description.modalities:
             raise InputError(f"the encoder of {self.path} takes no pictures; search with words")
-        return _rows(self._fitted(self.encoder.encode_images([image])))[0]
+        return encoder.encode_images([image])
 
     def _given_query(self, vector: Any, made_by: str | None) -> np.ndarray:
         """One query: `(d,)`, or `(t, d)` where records hold several vectors."""
@@ -753,9 +800,11 @@ class Collection:
     def _fitted(self, vectors: Any) -> Any:
         """Checked float32 `(n, d)`, or sets, at length one where the metric is the cosine."""
         with self.read() as snapshot:
-            dimension, metric = snapshot.meta["dimension"], snapshot.meta["details"]["metric"]
-            several = bool(snapshot.meta.get("multi_vector"))
-        if several:
+            return self._fitted_to(snapshot, vectors)
+
+    def _fitted_to(self, snapshot: Snapshot, vectors: Any, dimension: int | None = None) -> Any:
+        dimension, metric = dimension or snapshot.meta["dimension"], snapshot.meta["details"]["metric"]
+        if snapshot.meta.get("multi_vector"):
             return fitted_sets(vectors, dimension, metric, self.path)
         if isinstance(vectors, VectorSets):
             raise ShapeError(f"{self.path} holds one vector a record; give vectors in the shape (n, {dimension})")
@@ -782,6 +831,12 @@ class Collection:
 def document_text(texts: Sequence[Scalar]) -> str:
     """What the encoder reads of a record: its text columns that hold something, a line each."""
     return "\n".join(str(text) for text in texts if text is not None and str(text).strip())
+
+
+def _made(snapshot: Snapshot, encoder: Any) -> bool:
+    """Whether this encoder made the vectors of this version."""
+    held = snapshot.meta["details"].get("encoder")
+    return held is not None and EncoderDescription.from_dict(held).fingerprint == encoder.describe().fingerprint
 
 
 def _encode_queries(encoder: Any, texts: Sequence[Any]) -> Any:

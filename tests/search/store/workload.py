@@ -41,6 +41,7 @@ def steps() -> list[tuple[str, Any]]:
     plan += [("compact", None)]
     plan += [("upsert", (range(1100, 1300), 5)), ("delete", range(2000, 2020)), ("upsert", (range(5000, 6100), 6))]
     plan += [("upsert", (range(7, 9), 7)), ("compact", None), ("upsert", (range(0, 4), 8))]
+    plan += [("delete", range(5990, 6000)), ("replace", None), ("upsert", (range(4, 6), 9))]
     return plan
 
 
@@ -82,6 +83,8 @@ def main(folder: Path, acks: Path, several: bool) -> None:
             collection.upsert(records(*given), (sets if several else vectors)(*given))
         elif what == "delete":
             collection.delete([f"r{one}" for one in given])
+        elif what == "replace" and not several:
+            collection._writer().replace_vectors(iter([collection.vectors()[1]]), DIMENSION, {})
         else:
             collection.compact()
         os.write(handle, number.to_bytes(4, "little"))

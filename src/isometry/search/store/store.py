@@ -355,6 +355,30 @@ class Store:
         with self._transaction():
             self.meta["details"] = {**self.meta["details"], key: value}
 
+    def replace_vectors(self, blocks: Iterator[np.ndarray], dimension: int, details: dict[str, Any]) -> None:
+        """Give every record another vector in one transaction, with changed details; ended rows go.
+
+        Args:
+            blocks: float32 `(m, dimension)` arrays that together have a row for each record, in the order of the rows.
+        """
+        with self._mutex:
+            old = read_segments(self._connection)
+            with self._transaction() as connection:
+                rows = np.fromiter(
+                    (row for (row,) in connection.execute("SELECT row FROM records ORDER BY row")), np.int64
+                )
+                for table in ("segments", "pending", "tombstones"):
+                    connection.execute(f"DELETE FROM {table}")
+                self.meta.update(dimension=dimension, tombstones=0, details={**self.meta["details"], **details})
+                if len(rows):
+                    info = self._write_segment(rows, blocks, np.ones(len(rows), np.int64))
+                    connection.execute(
+                        "INSERT INTO segments(name, rows, bytes, digest) VALUES (?, ?, ?, ?)",
+                        (info.name, info.rows, info.bytes, info.digest),
+                    )
+            for info in old:
+                (self.path / SEGMENTS / info.name).unlink(missing_ok=True)
+
     # ---- compaction ------------------------------------------------------------------------------------------------
 
     def compact(self) -> None:
