@@ -132,7 +132,9 @@ def test_plan_counts_what_was_read():
     assert plan["stage"] == "int8 scan" and plan["matches"] == plan["scanned"] == 10_000
     assert plan["bytes"] == 10_000 * (16 + 8) + plan["candidates"] * 16 * 4
     index.search(vectors[:1], 5, np.arange(10_000) < 100)
-    assert index.last_plan["stage"] == "float32 rows" and index.last_plan["candidates"] == 100
+    assert index.last_plan["stage"] == "int8 scan" and index.last_plan["scanned"] == 100
+    index.search(vectors[:2], 5, np.arange(10_000) < 100)
+    assert index.last_plan["stage"] == "float32 rows" and index.last_plan["candidates"] == 200
 
 
 def test_numpy_only_when_numba_is_missing(monkeypatch):

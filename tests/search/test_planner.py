@@ -91,7 +91,8 @@ def test_walks_on_a_chain():
     none = np.arange(10) == 0
     acorn_walk(chain, codes, scale, query, start, none, 99, rows, scores)
     assert set(rows) == {0, -1} and scores.min() == -np.inf
-    found = probe(np.arange(10), np.array([0, 4, 10]), np.array([0]), codes, scale, query, rows, scores)
+    cells = (np.arange(10), np.array([0, 4, 10]), np.array([0]))
+    found = probe(*cells, codes, scale, query, nobody, False, rows, scores)
     assert found == 4 and set(rows) == {2, 3}
 
 

@@ -12,9 +12,10 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 _ROWS, _WIDTH, _BREADTH = 32_768, 32, 64
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Costs:
     Attributes:
         scan: rows in their order. gather: rows here and there. batch: a row and query within a product of many queries.
         hop: a row that a graph walk scores. test: a neighbour that is only looked up. centroid: a float32 centroid.
-        exact: a float32 row scored exactly. query: every search, whatever it does. cut: a row of a bitmap that is sorted
-        into cells.
+        exact: a float32 row scored exactly. query: every search, whatever it does. look: a row that is only looked up in
+        the filter. weigh: the choice itself.
     """
 
     scan: float = 20.0
@@ -36,7 +37,8 @@ class Costs:
     centroid: float = 30.0
     exact: float = 100.0
     query: float = 30_000.0
-    cut: float = 3.0
+    look: float = 1.0
+    weigh: float = 20_000.0
 
 
 @cache
@@ -66,6 +68,7 @@ def measure() -> Costs:
     from isometry.search.kernels import int8
     from isometry.search.kernels.acorn import acorn_walk
     from isometry.search.kernels.graph import walk
+    from isometry.search.planner import Situation, Tables, estimates
 
     random = np.random.default_rng(0)
     codes = random.integers(-127, 128, (_ROWS, 384), np.int8)
@@ -85,22 +88,20 @@ def measure() -> Costs:
     looked = _best(lambda: acorn_walk(graph, codes, scale, query, entries, every, 3000, found, scores)) / whole
     part = acorn_walk(graph, codes, scale, query, entries, half, 3000, found, scores)
     sparse = _best(lambda: acorn_walk(graph, codes, scale, query, entries, half, 3000, found, scores)) / part
-    centroid = _best(lambda: floats @ query) / len(floats)
+    with threadpool_limits(1):  # threads that wait for each other would count
+        centroid = _best(lambda: floats @ query) / len(floats)
     exact = _best(lambda: int8.exact_scores(floats, few, query, out[:4096])) / len(floats)
-    places = rows.astype(np.int32)
-
-    def cut() -> None:
-        held = half[places]
-        np.cumsum(held)
-        _ = places[held]
-
+    tables = Tables.of(*(np.array([[10.0, 4.0], [1000.0, 40.0]]) for _ in range(3)))
+    situation = Situation(_ROWS, _ROWS // 4, 10, 384, 128, _WIDTH, 0.25, 8, 400)
+    weigh = _best(lambda: estimates(situation, tables, Costs()))
+    look = _best(lambda: half[rows]) / _ROWS
     return Costs(
         scan=scan, gather=gather, batch=scan / 6, hop=hop, test=max(0.2, (sparse - looked) / 4), centroid=centroid,
-        exact=2 * exact, cut=_best(cut) / _ROWS,
+        exact=2 * exact, look=look, weigh=2 * weigh,
     )  # fmt: skip
 
 
-def _best(run: Callable[[], object], repeats: int = 5) -> float:
+def _best(run: Callable[[], object], repeats: int = 15) -> float:
     """Fewest nanoseconds of several runs, the first one left out."""
     run()
     spent = []

@@ -97,7 +97,8 @@ def estimates(situation: Situation, tables: Tables, costs: Costs) -> list[Estima
         found.append(("exact scan of matches", s.matches, s.matches * costs.gather * size))
     else:
         found.append(("exact scan", s.rows, s.rows * costs.scan * size))
-    found.append(("cells", s.probed, order + s.probed * costs.gather * size))
+    looked = s.rows / s.cells * s.probes if filtered else 0
+    found.append(("cells", s.probed, order + s.probed * costs.gather * size + looked * costs.look))
     if s.links:
         breadth = tables.breadth_for(s.k)
         local = max(s.local, 1e-9)

@@ -12,9 +12,9 @@ from isometry.errors import InputError, ShapeError
 from isometry.search.calibration import machine_costs
 from isometry.search.indexes._faiss import load_faiss
 from isometry.search.indexes._inputs import check_allowed, check_queries
-from isometry.search.indexes.flat import FlatIndex, _openmp_threads
+from isometry.search.indexes.flat import _ONE_CALL, FlatIndex, _openmp_threads
 from isometry.search.kernels.exact import top_k
-from isometry.search.planner import Estimate, Situation, Tables, estimates
+from isometry.search.planner import Situation, Tables, estimates
 
 STRATEGIES = (
     "exact scan",
@@ -91,6 +91,8 @@ class AdaptiveIndex:
 
     def _take(self, flat: FlatIndex, arrays: Mapping[str, np.ndarray]) -> None:
         self._flat, self._arrays = flat, dict(arrays)
+        self._one_part = flat.one_call(0)
+        self._few_rows: int | None = None
         self._codes, self._scale = arrays["codes"], arrays["scale"]
         self._centroids, self._order, self._starts = arrays["centroids"], arrays["order"], arrays["starts"]
         self._medoids, self._neighbours = arrays["medoids"], arrays.get("neighbours")
@@ -216,34 +218,26 @@ class AdaptiveIndex:
             memo: kept by the caller for one `allowed`; what the filter needs once is put there.
             strategy: one of STRATEGIES instead of the planner's choice.
         """
+        known = {} if memo is None else memo
+        if strategy is None and allowed is not None:
+            answer = self._at_once(queries, k, allowed, known)
+            if answer is not None:
+                return answer
         queries = check_queries(queries, self._flat._dimension, k)
         allowed = check_allowed(allowed, len(self))
-        known = {} if memo is None else memo
         if "filter" not in known:
             known["filter"] = _Filter(self, allowed)
         matching: _Filter = known["filter"]
         exact = ("exact scan of matches", "exact scan")
-        matching.uses += 1
         if matching.count <= 2 * k or len(queries) == 0 or strategy in exact:
             return self._exactly(queries, k, allowed, matching, [])
-        if strategy is None and 4 * matching.count < 3 * len(self):
-            size = queries.shape[1] / 384
-            scan, floor = matching.count * machine_costs().gather * size, matching.floor(len(queries), size)
-            if scan < floor:
-                weighed = [
-                    Estimate(exact[0], matching.count, scan / 1000),
-                    Estimate("any other, at least", 0, floor / 1000),
-                ]
-                listed = [one.to_dict() for one in weighed]
-                best_scores, best_rows, done = self._exactly(queries, k, allowed, matching, listed)
-                return best_scores, best_rows, {**done, "selectivity": matching.count / len(self)}
         scores = np.full((len(queries), k), -np.inf, np.float32)
         rows = np.full((len(queries), k), -1, np.int64)
         plan: dict[str, Any] = {"stage": "", "matches": matching.count, "scanned": 0, "candidates": 0, "bytes": 0}
         ran: dict[str, int] = {}
         left = []
         for number, query in enumerate(queries):
-            choices, near, situation = self._choices(query, k, matching)
+            choices, near, entries, situation = self._choices(query, k, matching)
             chosen = strategy or choices[0].strategy
             if number == 0:
                 plan["choices"] = [one.to_dict() for one in choices]
@@ -254,7 +248,7 @@ class AdaptiveIndex:
                         return self._exactly(queries, k, allowed, matching, plan["choices"])
             found, scored = None, 0
             if chosen not in exact:
-                found, scored = self._run(chosen, query, k, matching, near, situation)
+                found, scored = self._run(chosen, query, k, matching, near, entries, situation)
             if found is None or len(found) < min(k, matching.count):
                 left.append(number)
                 continue
@@ -276,51 +270,120 @@ class AdaptiveIndex:
         plan["bytes"] = plan["scanned"] * (queries.shape[1] + 8) + plan["candidates"] * queries.shape[1] * 4
         return scores, rows, plan
 
+    def _at_once(self, queries: Any, k: int, allowed: Any, known: dict[str, Any]) -> Any:
+        """One query whose filter lets so few rows through that weighing the ways costs more than scanning them: the
+        answer of two compiled calls; None for any other case, and for input that is to be refused."""
+        shape = (1, self._flat._dimension)
+        if not (
+            type(queries) is np.ndarray and queries.shape == shape and type(k) is int and k > 0
+            and queries.dtype == np.float32 and type(allowed) is np.ndarray and allowed.dtype == np.bool_
+            and allowed.shape == (len(self._codes),) and allowed.flags.c_contiguous and queries.flags.c_contiguous
+        ):  # fmt: skip
+            return None
+        from isometry.search.kernels.matches import mask_rows
+
+        matching: _Filter | None = known.get("filter")
+        few = self._few()
+        if matching is None:
+            rows = mask_rows(allowed, few)
+        elif matching.count > few:
+            return None
+        else:
+            rows = matching.rows()
+        count = len(rows)
+        if count > few or count < k:
+            return None
+        scores, found, again = self._best_of(queries[0], k, rows)
+        if again == 0:  # a query that is not finite
+            return None
+        if matching is None:
+            known["filter"] = _Filter(self, allowed, rows)
+        width, each = shape[1], machine_costs().gather * shape[1] / 384 / 1e6
+        choices = [
+            {"strategy": "exact scan of matches", "rows": count, "estimated_ms": round(count * each, 4)},
+            {"strategy": "any other, at least", "rows": 0, "estimated_ms": round(few * each, 4)},
+        ]
+        plan = {
+            "stage": "exact scan of matches", "guaranteed": True, "matches": count, "scanned": count,
+            "candidates": again, "bytes": count * (width + 8) + again * width * 4, "threads": 1, "choices": choices,
+            "selectivity": count / len(self._codes),
+        }  # fmt: skip
+        return scores[None], found[None], plan
+
+    def _few(self) -> int:
+        """Matches whose scan stays below the least that another way takes: ordering the cells, and weighing the ways."""
+        if self._few_rows is None:
+            costs, size = machine_costs(), self._flat._dimension / 384
+            least = costs.centroid * len(self._centroids) * size + costs.weigh
+            self._few_rows = min(_ONE_CALL, 3 * len(self) // 4, int(least / (costs.gather * size)))
+        return self._few_rows
+
+    def _best_of(self, query: np.ndarray, k: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+        """The k best of ascending `rows` for one query: scores, rows, how many were scored in float32."""
+        if self._one_part:
+            return self._flat.best_of(query, k, rows)
+        from isometry.search.kernels.matches import near_rows
+
+        near = near_rows(self._codes, self._scale, self._arrays["bound"], rows, query, k)
+        scores, found = np.full(k, -np.inf, np.float32), np.full(k, -1, np.int64)
+        if len(near):
+            scores[:], found[:] = top_k(self._flat._exact(query, near), near, k)
+        return scores, found, len(near)
+
     def _exactly(
         self, queries: np.ndarray, k: int, allowed: np.ndarray | None, matching: _Filter, choices: list[Any]
     ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
         rows_allowed = None if allowed is None else matching.rows()
-        if (
-            len(queries) == 1
-            and rows_allowed is not None
-            and k <= matching.count
-            and self._flat.one_call(matching.count)
-        ):
-            scores, rows, again = self._flat.best_of(queries[0], k, rows_allowed)
-            count, width = matching.count, queries.shape[1]
+        count = matching.count
+        if len(queries) == 1 and rows_allowed is not None and 0 < count <= _ONE_CALL and 4 * count < 3 * len(self):
+            best, found, again = self._best_of(queries[0], k, rows_allowed)
+            width = queries.shape[1]
             plan = {
                 "stage": "exact scan of matches", "guaranteed": True, "matches": count, "scanned": count,
                 "candidates": again, "bytes": count * (width + 8) + again * width * 4, "threads": 1,
             }  # fmt: skip
-            return scores[None], rows[None], {**plan, "choices": choices} if choices else plan
+            return best[None], found[None], {**plan, "choices": choices} if choices else plan
         scores, rows, plan = self._flat.search_with_plan(queries, k, allowed, rows_allowed=rows_allowed)
         plan |= {"stage": "exact scan" if allowed is None else "exact scan of matches", "guaranteed": True}
         return scores, rows, {**plan, "choices": choices} if choices else plan
 
-    def _choices(self, query: np.ndarray, k: int, matching: _Filter) -> tuple[list[Any], np.ndarray, Situation]:
-        """Estimates, cheapest first; centroid scores; the situation they follow from."""
+    def _choices(
+        self, query: np.ndarray, k: int, matching: _Filter
+    ) -> tuple[list[Any], np.ndarray, np.ndarray, Situation]:
+        """Estimates, cheapest first; centroid scores; matches near the query; the situation they follow from."""
+        from isometry.search.kernels.matches import met_near
+
         near = self._centroids @ query
         n, cells = len(self), len(self._centroids)
+        entries = self._entries(near)
         if matching.count == n:
             probes = self._tables.cells_for(k, cells)
             local, probed = 1.0, int(n / cells * probes * 1.3)
         else:
-            order = np.argsort(-near)
-            passed, met = np.cumsum(np.diff(self._starts)[order]), np.cumsum(matching.cells()[2][order])
-            place = min(int(np.searchsorted(met, 3 * k)), cells - 1)
-            local = float(met[place] / max(1, passed[place]))
-            probes = max(place + 1, self._tables.cells_for(k / max(local, 1e-9), cells))
-            probed = int(met[min(probes, cells) - 1])
+            assert matching.mask is not None
+            entries = np.empty(16, np.int32)
+            place, passed, met, count = met_near(near, self._order, self._starts, matching.mask, 3 * k, entries)
+            entries = entries[:count]
+            local = met / max(1, passed)
+            probes = max(place, self._tables.cells_for(k / max(local, 1e-9), cells))
+            probed = min(matching.count, met + int((probes - place) * n / cells * local))
         links = 0 if self._neighbours is None else self._neighbours.shape[1]
         situation = Situation(n, matching.count, k, len(query), cells, links, local, min(probes, cells), probed)
         if matching.choices is not None and matching.choices[0] == k and matching.count == n:
-            return matching.choices[1], near, situation
+            return matching.choices[1], near, entries, situation
         found = estimates(situation, self._tables, machine_costs())
         matching.choices = (k, found)
-        return found, near, situation
+        return found, near, entries, situation
 
     def _run(
-        self, strategy: str, query: np.ndarray, k: int, matching: _Filter, near: np.ndarray, s: Situation
+        self,
+        strategy: str,
+        query: np.ndarray,
+        k: int,
+        matching: _Filter,
+        near: np.ndarray,
+        entries: np.ndarray,
+        s: Situation,
     ) -> tuple[np.ndarray | None, int]:
         """Matching rows that were found, and how many were scored; None where a walk was cut off."""
         if strategy == "cells":
@@ -329,7 +392,7 @@ class AdaptiveIndex:
             raise InputError(f"this index has no strategy '{strategy}'")
         breadth = self._tables.breadth_for(k)
         if strategy == "acorn":
-            return self._acorn(query, breadth, matching, near)
+            return self._acorn(query, breadth, matching, entries)
         if strategy == "graph, over-fetched":
             wide = self._tables.breadth_for(ceil(1.5 * k / max(s.local, 1e-9)))
             while wide < len(self):
@@ -351,21 +414,17 @@ class AdaptiveIndex:
 
         chosen = np.argpartition(-near, probes - 1)[:probes] if probes < len(near) else np.arange(len(near))
         rows, scores = np.empty(2 * k + 16, np.int64), np.empty(2 * k + 16, np.float32)
-        order, starts, _ = matching.cells()
-        scored = probe(order, starts, chosen, self._codes, self._scale, query, rows, scores)
+        mask = _NOBODY if matching.mask is None else matching.mask
+        given = (self._order, self._starts, chosen, self._codes, self._scale, query, mask, matching.mask is not None)
+        scored = probe(*given, rows, scores)
         return rows[rows >= 0], int(scored)
 
-    def _acorn(self, query: np.ndarray, breadth: int, matching: _Filter, near: np.ndarray) -> tuple[np.ndarray, int]:
+    def _acorn(self, query: np.ndarray, breadth: int, matching: _Filter, entries: np.ndarray) -> tuple[np.ndarray, int]:
         from isometry.search.kernels.acorn import acorn_walk
 
-        order, starts, counts = matching.cells()
-        held = np.flatnonzero(counts)
-        nearest = held[np.argsort(-near[held])[:4]]
-        entries = np.concatenate([order[starts[c] : starts[c] + 4] for c in nearest])
-        entries = entries[matching.mask[entries]] if matching.mask is not None else entries
         mask = matching.mask if matching.mask is not None else np.ones(len(self), bool)
         rows, scores = np.empty(breadth, np.int64), np.empty(breadth, np.float32)
-        arguments = (self._neighbours, self._codes, self._scale, query, entries.astype(np.int32), mask)
+        arguments = (self._neighbours, self._codes, self._scale, query, entries, mask)
         scored = acorn_walk(*arguments, len(self), rows, scores)
         return rows[rows >= 0], int(scored)
 
@@ -404,16 +463,17 @@ _NOBODY = np.zeros(1, np.bool_)
 
 
 class _Filter:
-    """What one filter means for one index: matches, and, once somebody asks, the matches of each cell."""
+    """What one filter means for one index: how many rows match, and which, once somebody asks."""
 
-    def __init__(self, index: AdaptiveIndex, allowed: np.ndarray | None) -> None:
+    def __init__(self, index: AdaptiveIndex, allowed: np.ndarray | None, rows: np.ndarray | None = None) -> None:
         self.mask = allowed
         self.choices: tuple[int, list[Any]] | None = None
-        self.uses = 0
         self._index = index
-        self._rows: np.ndarray | None = None
-        self._cut: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
-        self.count = len(index) if allowed is None else int(np.count_nonzero(allowed))
+        self._rows = rows
+        if rows is not None:
+            self.count = len(rows)
+        else:
+            self.count = len(index) if allowed is None else int(np.count_nonzero(allowed))
 
     def rows(self) -> np.ndarray:
         """Matching rows, ascending."""
@@ -422,20 +482,3 @@ class _Filter:
 
             self._rows = np.arange(len(self._index)) if self.mask is None else mask_rows(self.mask, self.count)
         return self._rows
-
-    def cells(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Matching rows sorted by cell, where each cell starts in them `(cells + 1)`, and its size `(cells)`."""
-        if self._cut is None:
-            order, starts = self._index._order, self._index._starts
-            if self.mask is not None:
-                held = self.mask[order]
-                order, starts = order[held], np.concatenate([[0], np.cumsum(held)])[starts]
-            self._cut = order, starts, np.diff(starts)
-        return self._cut
-
-    def floor(self, queries: int, size: float) -> float:
-        """Nanoseconds a query below which no way through cells or graph can stay: ordering the cells, and sorting the
-        matches into them, which is shared by the queries and forgotten from the second use on."""
-        costs = machine_costs()
-        order = costs.centroid * len(self._index._centroids) * size
-        return order if self._cut is not None or self.uses > 1 else order + costs.cut * len(self._index) / queries

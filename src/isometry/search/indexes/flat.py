@@ -160,7 +160,7 @@ class FlatIndex:
         if allowed is not None and 4 * matches < 3 * n:
             chosen = np.flatnonzero(allowed) if known is None else known
         direct = matches <= _FEW_ROWS or 2 * k >= matches
-        if not direct and chosen is not None and len(queries) == 1 and self.one_call(matches):
+        if chosen is not None and len(queries) == 1 and self.one_call(matches):
             scores[0], rows[0], again = self.best_of(queries[0], k, chosen)
             plan.update(stage="int8 scan", scanned=matches, candidates=again)
             plan["bytes"] = matches * (self._dimension + 8) + again * self._dimension * 4
@@ -192,14 +192,18 @@ class FlatIndex:
         return matches <= _ONE_CALL and len(self._parts) == 1 and self._parts[0].codes is not None
 
     def best_of(self, query: np.ndarray, k: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-        """The k best of ascending `rows` (m,) for one checked query (d,): scores, rows, how many were scored again."""
+        """The k best of ascending `rows` (m,) for one query (d,): scores, rows, how many were scored again.
+
+        Raises: ShapeError for NaN or infinity.
+        """
         from isometry.search.kernels.matches import best_of_rows
 
         (part,) = self._parts
         scores, found = np.empty(k, np.float32), np.empty(k, np.int64)
-        norm = _norm_above(query)
-        again = best_of_rows(part.values, part.codes, part.scale, part.bound, rows, query, norm, scores, found)
-        return scores, found, int(again)
+        again = best_of_rows(part.values, part.codes, part.scale, part.bound, rows, query, scores, found)
+        if again == 0 and len(rows):
+            check_queries(query[None], self._dimension, k)
+        return scores, found, again
 
     def _part(self, values: np.ndarray, start: int) -> _Part:
         if values.ndim != 2 or values.dtype != np.float32 or not values.flags.c_contiguous:

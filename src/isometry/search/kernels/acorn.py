@@ -14,6 +14,7 @@ from numba import njit
 
 from isometry.search.kernels.bits import heap_replace
 from isometry.search.kernels.graph import pop, push, row_score, seen
+from isometry.search.kernels.prefetch import address, prefetch_row
 
 
 @njit(nogil=True, cache=True)
@@ -37,6 +38,7 @@ def acorn_walk(
                 heap_replace(scores, rows, score, entry)
     width = neighbours.shape[1]
     fresh = np.empty(width, np.int32)
+    base, scales, links = address(codes), address(scale), address(neighbours)
     while size > 0:
         if open_scores[0] < scores[0] or scored >= most:
             break
@@ -44,6 +46,10 @@ def acorn_walk(
         pop(open_scores, open_rows, size)
         size -= 1
         count = 0
+        for j in range(width):
+            near = neighbours[row, j]
+            if near >= 0 and not allowed[near]:
+                prefetch_row(links, near, 4 * width)
         for j in range(width):
             near = neighbours[row, j]
             if near < 0 or count == width:
@@ -62,6 +68,9 @@ def acorn_walk(
                 if allowed[far] and not seen(visited, far):
                     fresh[count] = far
                     count += 1
+        for j in range(count):
+            prefetch_row(base, fresh[j], codes.shape[1])
+            prefetch_row(scales, fresh[j], 4)
         scored += count
         if size + count > len(open_scores):
             open_scores = np.concatenate((open_scores, np.empty_like(open_scores)))

@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 
 from isometry.search.kernels.bits import heap_replace
+from isometry.search.kernels.prefetch import AHEAD, address, prefetch_row
 
 _REASSOCIATE = {"reassoc", "contract", "nsz", "arcp"}
 
@@ -90,6 +91,7 @@ def walk(
         if (not masked or allowed[entry]) and score > scores[0]:
             heap_replace(scores, rows, score, entry)
     fresh = np.empty(neighbours.shape[1], np.int32)
+    width, base, scales, links = codes.shape[1], address(codes), address(scale), address(neighbours)
     while size > 0:
         if open_scores[0] < scores[0] or scored >= most:
             break
@@ -104,6 +106,10 @@ def walk(
             if not seen(visited, near):
                 fresh[count] = near
                 count += 1
+                prefetch_row(base, near, width)
+                prefetch_row(scales, near, 4)
+        if size > 0:
+            prefetch_row(links, open_rows[0], 4 * neighbours.shape[1])
         scored += count
         if size + count > len(open_scores):
             open_scores = np.concatenate((open_scores, np.empty_like(open_scores)))
@@ -122,17 +128,31 @@ def walk(
 @njit(nogil=True, cache=True)
 def probe(
     order: np.ndarray, starts: np.ndarray, cells: np.ndarray, codes: np.ndarray, scale: np.ndarray, query: np.ndarray,
-    rows: np.ndarray, scores: np.ndarray,
+    allowed: np.ndarray, masked: bool, rows: np.ndarray, scores: np.ndarray,
 ) -> int:  # fmt: skip
-    """Rows order[starts[c] : starts[c + 1]] of each of `cells` are scored; results as in `walk`. Returns how many."""
+    """Allowed rows of order[starts[c] : starts[c + 1]] of each of `cells` are scored; results as in `walk`. Returns how
+    many were scored."""
     rows[:] = -1
     scores[:] = -np.inf
-    scored = 0
+    scored, width, base, scales = 0, codes.shape[1], address(codes), address(scale)
+    waiting = np.empty(AHEAD, np.int64)  # asked for from memory, scored when as many more were
     for cell in cells:
         for i in range(starts[cell], starts[cell + 1]):
             row = order[i]
-            score = row_score(codes, scale, query, row)
-            if score > scores[0]:
-                heap_replace(scores, rows, score, row)
-        scored += starts[cell + 1] - starts[cell]
+            if masked and not allowed[row]:
+                continue
+            place = scored % AHEAD
+            if scored >= AHEAD:
+                held = waiting[place]
+                score = row_score(codes, scale, query, held)
+                if score > scores[0]:
+                    heap_replace(scores, rows, score, held)
+            prefetch_row(base, row, width)
+            prefetch_row(scales, row, 4)
+            waiting[place] = row
+            scored += 1
+    for place in range(min(scored, AHEAD)):
+        score = row_score(codes, scale, query, waiting[place])
+        if score > scores[0]:
+            heap_replace(scores, rows, score, waiting[place])
     return scored

@@ -12,16 +12,20 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from isometry.search.kernels.prefetch import AHEAD, address, prefetch_row
+
 _REASSOCIATE = {"reassoc", "contract", "nsz", "arcp"}
 
 
 @njit(nogil=True, cache=True)
 def exact_scores(values: np.ndarray, rows: np.ndarray, query: np.ndarray, out: np.ndarray) -> None:
     """The routine of `kernels.exact`, compiled: same bits."""
-    dimension = values.shape[1]
+    dimension, base = values.shape[1], address(values)
     whole = dimension - dimension % 16
     sums = np.empty(16, np.float32)
     for i in range(len(rows)):
+        if i + 2 < len(rows):
+            prefetch_row(base, rows[i + 2], 4 * dimension)
         row = rows[i]
         sums[:] = np.float32(0)
         for start in range(0, whole, 16):
@@ -100,8 +104,10 @@ def approximate(codes: np.ndarray, query: np.ndarray, start: int, stop: int, out
 @njit(nogil=True, cache=True, fastmath=_REASSOCIATE)
 def approximate_rows(codes: np.ndarray, query: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
     """As `approximate` for chosen rows (m,) into out (m,)."""
-    dimension = codes.shape[1]
+    dimension, base = codes.shape[1], address(codes)
     for i in range(len(rows)):
+        if i + AHEAD < len(rows):
+            prefetch_row(base, rows[i + AHEAD], dimension)
         row = rows[i]
         total = np.float32(0)
         for j in range(dimension):

@@ -10,68 +10,128 @@ import numpy as np
 from numba import njit
 
 from isometry.search.kernels.bits import heap_replace
+from isometry.search.kernels.graph import pop, push
 from isometry.search.kernels.int8 import approximate_rows, exact_scores, heap_push
+from isometry.search.kernels.prefetch import AHEAD, address, prefetch_row
+
+_DIRECT = 16  # for so few rows beyond 2k the first stage reads more than it saves
 
 
 @njit(nogil=True, cache=True)
-def mask_rows(mask: np.ndarray, count: int) -> np.ndarray:
-    """The places (count,) int64 where a bool mask (n,) is true, ascending; eight at a time where none is."""
-    rows = np.empty(count, np.int64)
-    whole = len(mask) >> 3
-    words = mask[: whole << 3].view(np.uint64)
+def mask_rows(mask: np.ndarray, most: int) -> np.ndarray:
+    """The places (m,) int64 where a bool mask (n,) is true, ascending; the first `most` + 1 where there are more."""
+    rows = np.empty(min(most + 1, len(mask)) + 8, np.int64)
+    words = mask[: len(mask) >> 3 << 3].view(np.uint64)
+    whole = len(words) >> 3 << 3
     found = 0
-    for word in range(whole):
-        if words[word] != 0:
-            for place in range(word << 3, (word + 1) << 3):
-                if mask[place]:
-                    rows[found] = place
-                    found += 1
+    for block in range(0, whole, 8):  # a cache line at a time: most hold nothing where it matters
+        held = words[block]
+        for word in range(block + 1, block + 8):
+            held |= words[word]
+        if held != 0:
+            for word in range(block, block + 8):
+                if words[word] != 0:
+                    for place in range(word << 3, (word + 1) << 3):
+                        rows[found] = place
+                        found += mask[place]
+                    if found > most:
+                        return rows[: most + 1]
     for place in range(whole << 3, len(mask)):
-        if mask[place]:
+        if mask[place] and found <= most:
             rows[found] = place
             found += 1
-    return rows
+    return rows[:found]
+
+
+@njit(nogil=True, cache=True)
+def near_rows(
+    codes: np.ndarray, scale: np.ndarray, bound: np.ndarray, rows: np.ndarray, query: np.ndarray, k: int
+) -> np.ndarray:
+    """Those of `rows` (m,) ascending that can be among the k best; none for a query (d,) that is not finite.
+
+    codes, scale, bound: of `kernels.int8`.
+    """
+    m = len(rows)
+    square = 0.0
+    for j in range(len(query)):
+        square += float(query[j]) * float(query[j])
+    if not np.isfinite(square):
+        return rows[:0]
+    if m <= 2 * k + _DIRECT:
+        return rows
+    norm = np.float32(np.sqrt(square) * (1 + 1e-6) + 1e-37)
+    scales, bounds = address(scale), address(bound)
+    upper, lowers = np.empty(m, np.float32), np.full(k, -np.inf, np.float32)
+    approximate_rows(codes, query, rows, upper)
+    for i in range(m):
+        if i + AHEAD < m:
+            prefetch_row(scales, rows[i + AHEAD], 4)
+            prefetch_row(bounds, rows[i + AHEAD], 4)
+        row = rows[i]
+        score, room = upper[i] * scale[row], norm * bound[row]
+        upper[i] = score + room
+        if score - room > lowers[0]:
+            heap_push(lowers, score - room)
+    near = np.empty(m, np.int64)
+    count = 0
+    for i in range(m):
+        near[count] = rows[i]
+        count += upper[i] >= lowers[0]
+    return near[:count]
 
 
 @njit(nogil=True, cache=True)
 def best_of_rows(
     values: np.ndarray, codes: np.ndarray, scale: np.ndarray, bound: np.ndarray, rows: np.ndarray, query: np.ndarray,
-    norm: np.float32, scores: np.ndarray, found: np.ndarray,
+    scores: np.ndarray, found: np.ndarray,
 ) -> int:  # fmt: skip
     """Top-k of `rows` (m,) ascending into `scores` (k,) and `found` (k,), best first, equal scores by lower row.
 
-    values, codes, scale, bound: of `kernels.int8`. norm: at least |query|. Padded with -inf and -1. Returns how many rows
-    were scored in float32.
+    values: float32 (n, d); the rest as in `near_rows`. Padded with -inf and -1. Returns how many rows were scored in
+    float32; 0 for a query that is not finite.
     """
-    m = len(rows)
-    first, lowers = np.empty(m, np.float32), np.full(len(scores), -np.inf, np.float32)
-    approximate_rows(codes, query, rows, first)
-    for i in range(m):
-        score = first[i] * scale[rows[i]]
-        lower = score - norm * bound[rows[i]]
-        first[i] = score + norm * bound[rows[i]]
-        if lower > lowers[0]:
-            heap_push(lowers, lower)
-    near = np.empty(m, np.int64)
-    count = 0
-    for i in range(m):
-        if first[i] >= lowers[0]:
-            near[count] = rows[i]
-            count += 1
-    exact = np.empty(count, np.float32)
-    exact_scores(values, near[:count], query, exact)
+    k = len(scores)
+    near = near_rows(codes, scale, bound, rows, query, k)
+    exact = np.empty(len(near), np.float32)
+    exact_scores(values, near, query, exact)
     scores[:] = -np.inf
     found[:] = -1
-    for i in range(count):
+    for i in range(len(near)):
         if exact[i] > scores[0] or found[0] < 0:
             heap_replace(scores, found, exact[i], near[i])
-    order = np.argsort(-scores, kind="mergesort")
-    sorted_scores, sorted_rows = scores[order], found[order]
-    # equal scores stand in any order in a heap: put them in the order of their rows
-    for i in range(1, len(order)):
-        j = i
-        while j > 0 and sorted_scores[j - 1] == sorted_scores[j] and sorted_rows[j - 1] > sorted_rows[j] >= 0:
-            sorted_rows[j - 1], sorted_rows[j] = sorted_rows[j], sorted_rows[j - 1]
-            j -= 1
-    scores[:], found[:] = sorted_scores, sorted_rows
-    return count
+    for end in range(k - 1, 0, -1):  # the worst of what is left goes to its end
+        score, row = scores[0], found[0]
+        heap_replace(scores[:end], found[:end], scores[end], found[end])
+        scores[end], found[end] = score, row
+    return len(near)
+
+
+@njit(nogil=True, cache=True)
+def met_near(
+    near: np.ndarray, order: np.ndarray, starts: np.ndarray, mask: np.ndarray, wanted: int, entries: np.ndarray
+) -> tuple[int, int, int, int]:
+    """How the matches lie to a query: cells are gone through from the nearest until they held `wanted` of them.
+
+    near: a score for each cell. order, starts: the rows of each. mask (n,): what matches. entries (e,): filled with up to
+    four matches of each of the first cells that hold any. Returns cells, rows and matches passed, and entries found.
+    """
+    cells = len(near)
+    scores, names = np.empty(cells, np.float32), np.empty(cells, np.int32)
+    for cell in range(cells):
+        push(scores, names, cell, near[cell], cell)
+    passed, met, found = 0, 0, 0
+    for place in range(cells):
+        cell = names[0]
+        pop(scores, names, cells - place)
+        taken = 0
+        for i in range(starts[cell], starts[cell + 1]):
+            if mask[order[i]]:
+                met += 1
+                if taken < 4 and found < len(entries):
+                    entries[found] = order[i]
+                    found += 1
+                    taken += 1
+        passed += starts[cell + 1] - starts[cell]
+        if met >= wanted:
+            return place + 1, passed, met, found
+    return cells, passed, met, found
