@@ -24,6 +24,7 @@ VERBS = {
     "verify": "Check every stored byte of a collection.",
     "compact": "Rewrite a collection without deleted records.",
     "export": "Write records and vectors to a Parquet file.",
+    "tune": "Measure search plans and recommend one for a budget.",
     "serve": "Serve collections over HTTP, with a search page.",
     "eval": "Measure retrieval quality with confidence intervals.",
     "train": "Train an embedding model and save it with its run.",

@@ -38,6 +38,7 @@ class BertEngine:
         total = config["num_hidden_layers"]
         if layers is not None and not 1 <= layers <= total:
             raise InputError(f"cannot keep {layers} layers: the model has {total}")
+        self.layers: int | None = layers or total
         try:
             weights = {
                 name.removeprefix("bert."): value for name, value in load_file(folder / "model.safetensors").items()

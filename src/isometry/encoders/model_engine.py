@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from isometry.encoders.bert_engine import own_tokens
-from isometry.encoders.text.exits import truncate
+from isometry.encoders.text.attention_mode import find_backbone
+from isometry.encoders.text.exits import layer_count, truncate
 from isometry.encoders.text.load import load_text_model
 from isometry.encoders.tokens import Tokens, clean
 from isometry.errors import InputError
@@ -42,6 +43,7 @@ class ModelEngine:
             model[0].to(dtype)
             model[0].register_forward_hook(_widen)
         self.model: Any = model.eval()
+        self.layers = _layers(model)
         self._lock = threading.Lock()
         self.normalized = type(list(self.model)[-1]).__name__ == "Normalize"
         self.modalities = tuple(kind for kind in ("text", "image") if kind in self.model.modalities)
@@ -94,6 +96,14 @@ class ModelEngine:
         features = self.model.preprocess(list(inputs), prompt=prompt or None)
         device = self.model.device
         return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in features.items()}
+
+
+def _layers(model: Any) -> int | None:
+    """How many layers may be kept or left out; None where the model cannot be cut."""
+    try:
+        return None if find_backbone(model).config.output_hidden_states else layer_count(model)
+    except (InputError, AttributeError):
+        return None
 
 
 def _widen(module: Any, given: Any, features: dict[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,8 @@ _TOKENS = 32
 class Engine(Protocol):
     """What computes: `BertEngine` or `ModelEngine`."""
 
+    layers: int | None
+
     def prepare(self, texts: Sequence[str], prompt: str) -> tuple[Sequence[Any], np.ndarray, np.ndarray]: ...
 
     def vectors(self, inputs: Any, query: bool, prompt: str) -> np.ndarray: ...
@@ -49,6 +51,11 @@ class SentenceEncoder:
         self.precision = precision
         self.truncated = 0
         self.most_tokens_cut = 0
+
+    @property
+    def layers(self) -> int | None:
+        """Transformer layers, of which `load_encoder(..., layers=n)` keeps the first; None where it cannot."""
+        return self._engine.layers
 
     def describe(self) -> EncoderDescription:
         """What the vectors depend on; the precision, which moves them by less than noise, is no part of it."""
