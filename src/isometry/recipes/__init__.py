@@ -12,6 +12,7 @@ __all__ = [
     "2dmse",
     "bebr",
     "bidr",
+    "fanns",
     "fastrp",
     "gistembed",
     "kalm",
