@@ -16,6 +16,7 @@ from isometry.scenes.cage import Cage
 from isometry.scenes.gaussians import Gaussians, rotation_matrices
 from isometry.scenes.physics import contact, solver
 from isometry.scenes.physics.materials import Material
+from isometry.scenes.physics.solver import work_space
 from isometry.scenes.physics.still import StillGrid
 
 _HANDS = 8
@@ -107,6 +108,7 @@ class World:
         self.x = self.rest.astype(np.float32)
         self.v = np.zeros_like(self.x)
         self._before = self.x.copy()
+        self._work = work_space()
         self._scale = np.ones(len(bodies))
         self.softened = np.ones(len(bodies))
         self._hands: dict[int, _Hand] = {}
@@ -262,7 +264,7 @@ class World:
                 self.lost += self._steps.run(self, self.substeps, self._pairs[:count], self._pair_groups)
             self._arrive()
             return
-        material = (self.tets, self.inverse, self._soft, self.w, self.x, h)
+        material = (self.tets, self.inverse, self._soft, self.w, self.x, h, self._work)
         state = (self._p_friction, self.tets, self.w, self.x, self._before)
         balls = (self._p_tet, self._p_weight, self._p_radius, *state)
         on_still = (self._p_tet, self._p_weight, self._p_still_radius, *state)
@@ -275,7 +277,7 @@ class World:
             if self.coloured:
                 solver.relax_coloured(self._colours, *material)
             else:
-                solver.relax(0, len(self.tets), *material)
+                solver.relax(self._colours, *material)
             if count:
                 contact.against_each_other(count, self._pairs, *balls)
             if touching:
