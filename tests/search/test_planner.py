@@ -19,9 +19,12 @@ from isometry.search.kernels.graph import pop, probe, push, walk
 from isometry.search.planner import Situation, Tables, estimates
 from isometry.testing import check_index
 
-COSTS = Costs(scan=10, gather=20, batch=2, hop=40, test=1, centroid=20, exact=100, query=1000)
+COSTS = Costs(scan=10, gather=20, batch=2, hop=40, test=1, centroid=20, exact=100, query=1000, look=3, weigh=8000)
 TABLES = Tables.of(
-    np.array([[10.0, 4], [1000, 40]]), np.array([[10.0, 32], [100, 128]]), np.array([[32.0, 500], [512, 5000]])
+    np.array([[10.0, 4], [1000, 40]]),
+    np.array([[10.0, 32], [100, 128]]),
+    np.array([[32.0, 500], [512, 5000]]),
+    np.array([[0.1, 2.0], [0.4, 4.0]]),
 )
 
 
@@ -48,9 +51,16 @@ def test_costs_of_an_unfiltered_query():
     }
     assert set(found) == {"exact scan", "cells", "graph"}
     assert found["exact scan"].microseconds == 1000
-    assert found["cells"].microseconds == pytest.approx(300 * 0.02 + 1500 * 0.02)
-    assert found["graph"].microseconds == pytest.approx(300 * 0.02 + 500 * 0.04)
+    assert found["cells"].microseconds == pytest.approx(4 + 300 * 0.02 + 1500 * 0.02)
+    assert found["graph"].microseconds == pytest.approx(4 + 300 * 0.02 + 500 * 0.04)
     assert found["graph"].rows == 500
+
+
+def test_acorn_walks_as_wide_as_was_measured():
+    assert TABLES.acorn_factor(0.1) == 2 and TABLES.acorn_factor(0.2) == pytest.approx(2 * 2**0.5)
+    assert TABLES.acorn_factor(0.9) == 4 and TABLES.acorn_factor(0.05) == np.inf
+    three = Tables(TABLES.probes, TABLES.breadths, TABLES.scored)
+    assert three.acorn_factor(0.5) == np.inf  # an index of an earlier version
 
 
 def test_few_matches_are_scanned_and_far_ones_not_walked_to():
@@ -60,6 +70,9 @@ def test_few_matches_are_scanned_and_far_ones_not_walked_to():
     assert "acorn" not in far and "graph, in filter" not in far
     near = {e.strategy for e in estimates(Situation(100_000, 20_000, 10, 384, 300, 32, 0.5, 5, 900), TABLES, COSTS)}
     assert {"acorn", "graph, in filter", "graph, over-fetched", "cells"} <= near
+    cells = next(e for e in estimates(Situation(100_000, 20_000, 10, 384, 300, 32, 0.5, 6, 900), TABLES, COSTS)
+                 if e.strategy == "cells")  # fmt: skip
+    assert cells.microseconds == pytest.approx(4 + 300 * 0.02 + 900 * 0.02 + 6 / 300 * 100_000 * 0.003)
 
 
 def test_heaps():

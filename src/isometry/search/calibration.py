@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-_ROWS, _WIDTH, _BREADTH = 32_768, 32, 64
-_VERSION = 3
+_ROWS, _WIDTH, _BREADTH = 131_072, 32, 64  # more than the caches hold, as collections are
+_VERSION = 5
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Costs:
         scan: rows in their order. gather: rows here and there. batch: a row and query within a product of many queries.
         hop: a row that a graph walk scores. test: a neighbour that is only looked up. centroid: a float32 centroid.
         exact: a float32 row scored exactly. query: every search, whatever it does. look: a row that is only looked up in
-        the filter. weigh: the choice itself.
+        the filter. weigh: the choice, and the steps around a walk; six times its estimates, as profiled.
     """
 
     scan: float = 20.0
@@ -38,7 +38,7 @@ class Costs:
     exact: float = 100.0
     query: float = 30_000.0
     look: float = 1.0
-    weigh: float = 20_000.0
+    weigh: float = 40_000.0
 
 
 @cache
@@ -67,13 +67,13 @@ def measure() -> Costs:
     """Best of several short runs each, in this thread's processor time, so that a busy machine changes little."""
     from isometry.search.kernels import int8
     from isometry.search.kernels.acorn import acorn_walk
-    from isometry.search.kernels.graph import walk
+    from isometry.search.kernels.graph import probe, walk
     from isometry.search.planner import Situation, Tables, estimates
 
     random = np.random.default_rng(0)
     codes = random.integers(-127, 128, (_ROWS, 384), np.int8)
     scale, query = np.ones(_ROWS, np.float32), random.standard_normal(384).astype(np.float32)
-    rows, out = random.permutation(_ROWS), np.empty(_ROWS, np.float32)
+    rows, out = np.sort(random.choice(_ROWS, _ROWS // 8, replace=False)), np.empty(_ROWS, np.float32)
     graph = random.integers(0, _ROWS, (_ROWS, _WIDTH)).astype(np.int32)
     entries, found, scores = np.zeros(1, np.int32), np.empty(_BREADTH, np.int64), np.empty(_BREADTH, np.float32)
     every, none, half = np.ones(_ROWS, bool), np.zeros(1, bool), random.random(_ROWS) < 0.25
@@ -81,7 +81,7 @@ def measure() -> Costs:
     floats = codes[:4096].astype(np.float32)
     few = np.arange(4096)
     scan = _best(lambda: int8.approximate(codes, query, 0, _ROWS, out)) / _ROWS
-    gather = _best(lambda: int8.approximate_rows(codes, query, rows, out)) / _ROWS
+    gather = _best(lambda: int8.approximate_rows(codes, query, rows, out)) / len(rows)
     walked = walk(graph, codes, scale, query, entries, none, False, 3000, found, scores)
     hop = _best(lambda: walk(graph, codes, scale, query, entries, none, False, 3000, found, scores)) / walked
     whole = acorn_walk(graph, codes, scale, query, entries, every, 3000, found, scores)
@@ -94,10 +94,12 @@ def measure() -> Costs:
     tables = Tables.of(*(np.array([[10.0, 4.0], [1000.0, 40.0]]) for _ in range(3)))
     situation = Situation(_ROWS, _ROWS // 4, 10, 384, 128, _WIDTH, 0.25, 8, 400)
     weigh = _best(lambda: estimates(situation, tables, Costs()))
-    look = _best(lambda: half[rows]) / _ROWS
+    order, cell = random.permutation(_ROWS).astype(np.int32), (np.array([0, _ROWS // 4]), np.zeros(1, np.int64))
+    probed = _best(lambda: probe(order, *cell, codes, scale, query, half, True, found, scores)) / cell[0][1]
+    look = float(max(0.5, probed - gather / 4))
     return Costs(
         scan=scan, gather=gather, batch=scan / 6, hop=hop, test=max(0.2, (sparse - looked) / 4), centroid=centroid,
-        exact=2 * exact, look=look, weigh=2 * weigh,
+        exact=2 * exact, look=look, weigh=6 * weigh,
     )  # fmt: skip
 
 

@@ -21,7 +21,6 @@ import numpy as np
 from isometry.search.calibration import Costs
 
 Curve = tuple[tuple[float, ...], tuple[float, ...]]
-_LEAST_LOCAL = 0.04  # below it the neighbours of neighbours of a matching row hold too few matches to stay connected
 
 
 @dataclass(frozen=True)
@@ -42,11 +41,13 @@ class Tables:
 
     Attributes:
         probes: rank without a filter -> cells to read. breadths: k -> width of the walk. scored: width -> rows scored.
+        acorn: share of matches around the query -> times that width; may be empty.
     """
 
     probes: Curve
     breadths: Curve
     scored: Curve
+    acorn: Curve = ((), ())
 
     @classmethod
     def of(cls, *arrays: np.ndarray) -> Tables:
@@ -60,6 +61,11 @@ class Tables:
     def breadth_for(self, k: int) -> int:
         """Width of a walk for the k nearest."""
         return max(k, ceil(_along(self.breadths, k)))
+
+    def acorn_factor(self, local: float) -> float:
+        """How much wider than an unfiltered walk acorn's must be; infinite where no width was found to do."""
+        xs = self.acorn[0]
+        return _along(self.acorn, min(local, xs[-1])) if xs and local >= xs[0] else float("inf")
 
     def scored_by(self, breadth: float) -> float:
         """Rows that a walk of this width scores."""
@@ -91,7 +97,7 @@ def estimates(situation: Situation, tables: Tables, costs: Costs) -> list[Estima
     """Every strategy that can answer, cheapest first."""
     s, size = situation, situation.dimension / 384
     filtered = s.matches < s.rows
-    order = costs.centroid * s.cells * size
+    order = costs.centroid * s.cells * size + costs.weigh / 2  # what an exact scan does not need
     found: list[tuple[str, float, float]] = []
     if 4 * s.matches < 3 * s.rows:
         found.append(("exact scan of matches", s.matches, s.matches * costs.gather * size))
@@ -112,9 +118,10 @@ def estimates(situation: Situation, tables: Tables, costs: Costs) -> list[Estima
             wide = tables.scored_by(tables.breadth_for(ceil(1.5 * s.k / local)))
             if wide < s.rows / 2:
                 found.append(("graph, over-fetched", wide, order + wide * costs.hop * size))
-            if local >= _LEAST_LOCAL:
-                scored = min(tables.scored_by(breadth), s.matches)
-                looked = breadth * s.links * (1 + (1 - local) * s.links)
+            wide = breadth * tables.acorn_factor(local)
+            if wide < s.rows / 2:
+                scored = min(tables.scored_by(wide), s.matches)
+                looked = wide * s.links * (1 + (1 - local) * s.links)
                 found.append(("acorn", scored, order + scored * costs.hop * size + looked * costs.test))
     return sorted((Estimate(name, int(rows), nanoseconds / 1000) for name, rows, nanoseconds in found),
                   key=lambda one: one.microseconds)  # fmt: skip

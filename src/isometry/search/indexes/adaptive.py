@@ -78,7 +78,7 @@ class AdaptiveIndex:
     def restore(self, vectors: np.ndarray | Sequence[np.ndarray], arrays: Mapping[str, np.ndarray]) -> AdaptiveIndex:
         """As `build` on the same vectors, with the arrays it made then, which may be memory-mapped."""
         self._take(FlatIndex(first_stage="int8").restore(vectors, arrays), arrays)
-        self._tables = Tables.of(arrays["probes"], arrays["breadths"], arrays["scored"])
+        self._tables = _tables(arrays)
         return self
 
     def aimed(self, recall: float) -> AdaptiveIndex:
@@ -86,7 +86,7 @@ class AdaptiveIndex:
         other = AdaptiveIndex(links=self.links, build_breadth=self.build_breadth, cells=self.cells, recall=recall)
         other._take(self._flat, self._arrays)
         other._arrays |= other._measured(self._flat)
-        other._tables = Tables.of(*(other._arrays[name] for name in ("probes", "breadths", "scored")))
+        other._tables = _tables(other._arrays)
         return other
 
     def _take(self, flat: FlatIndex, arrays: Mapping[str, np.ndarray]) -> None:
@@ -157,9 +157,11 @@ class AdaptiveIndex:
             needed = np.sort(np.take_along_axis(rank, cell_of[outer], axis=1).ravel())
             probes.append((depth, needed[min(len(needed) - 1, int(np.ceil(wanted * len(needed))))]))
         breadths, scored = [(1.0, 1.0)], [(1.0, 1.0)]
+        table: dict[str, np.ndarray] = {}
         if self._neighbours is not None:
             breadths, scored = self._walked(asked, truth, deepest)
-        table = {"probes": np.maximum.accumulate(np.array(probes, np.float64), axis=0)}
+            table = {"acorn": self._hopped(asked, truth, breadths)}
+        table |= {"probes": np.maximum.accumulate(np.array(probes, np.float64), axis=0)}
         return {**table, "breadths": np.array(breadths, np.float64), "scored": np.array(scored, np.float64)}
 
     def _walked(self, asked: np.ndarray, truth: np.ndarray, deepest: int) -> tuple[list[Any], list[Any]]:
@@ -178,6 +180,39 @@ class AdaptiveIndex:
                     breadths.append((k, breadth))
         breadths = sorted(breadths) or [(10, scored[-1][0])]
         return breadths, scored
+
+    def _hopped(self, asked: np.ndarray, truth: np.ndarray, breadths: list[Any]) -> np.ndarray:
+        """For shares of matches, ascending, how much wider than an unfiltered walk acorn's must be for `recall` `(m, 2)`;
+        shares at which none is wide enough are left out."""
+        k, usual = breadths[0]
+        random = np.random.default_rng(3)
+        found = []
+        for share in (0.5, 0.25, 0.12, 0.06):
+            mask = random.random(len(self)) < share
+            best = [true[mask[true]][:k] for true in truth]
+            if not all(len(rows) == k for rows in best):
+                break
+            matching = _Filter(self, mask)
+            near = [self._met_near(self._centroids @ query, mask, k) for query in asked]
+            for breadth in (b for b in _BREADTHS if b >= usual):
+                hits = [
+                    len(np.intersect1d(self._nearest(self._acorn(query, breadth, matching, met[1])[0], query, k), true))
+                    for query, met, true in zip(asked, near, best, strict=True)
+                ]
+                if np.mean(hits) >= self.recall * k:
+                    found.append((share, breadth / usual))
+                    break
+            else:
+                break
+        return np.array(sorted(found), np.float64).reshape(-1, 2)
+
+    def _met_near(self, near: np.ndarray, mask: np.ndarray, k: int) -> tuple[tuple[int, int, int], np.ndarray]:
+        """Cells, rows and matches that are passed for 3k matches, and matches near the query."""
+        from isometry.search.kernels.matches import met_near
+
+        entries = np.empty(16, np.int32)
+        *passed, count = met_near(near, self._order, self._starts, mask, 3 * k, entries)
+        return tuple(passed), entries[:count]
 
     def _row(self, flat: FlatIndex, row: int) -> np.ndarray:
         part = next(part for part in flat._parts if part.start <= row < part.stop)
@@ -351,8 +386,6 @@ class AdaptiveIndex:
         self, query: np.ndarray, k: int, matching: _Filter
     ) -> tuple[list[Any], np.ndarray, np.ndarray, Situation]:
         """Estimates, cheapest first; centroid scores; matches near the query; the situation they follow from."""
-        from isometry.search.kernels.matches import met_near
-
         near = self._centroids @ query
         n, cells = len(self), len(self._centroids)
         entries = self._entries(near)
@@ -361,9 +394,7 @@ class AdaptiveIndex:
             local, probed = 1.0, int(n / cells * probes * 1.3)
         else:
             assert matching.mask is not None
-            entries = np.empty(16, np.int32)
-            place, passed, met, count = met_near(near, self._order, self._starts, matching.mask, 3 * k, entries)
-            entries = entries[:count]
+            (place, passed, met), entries = self._met_near(near, matching.mask, k)
             local = met / max(1, passed)
             probes = max(place, self._tables.cells_for(k / max(local, 1e-9), cells))
             probed = min(matching.count, met + int((probes - place) * n / cells * local))
@@ -392,7 +423,9 @@ class AdaptiveIndex:
             raise InputError(f"this index has no strategy '{strategy}'")
         breadth = self._tables.breadth_for(k)
         if strategy == "acorn":
-            return self._acorn(query, breadth, matching, entries)
+            wider = self._tables.acorn_factor(s.local)
+            breadth = ceil(breadth * (wider if np.isfinite(wider) else 4.0))
+            return self._acorn(query, min(breadth, len(self)), matching, entries)
         if strategy == "graph, over-fetched":
             wide = self._tables.breadth_for(ceil(1.5 * k / max(s.local, 1e-9)))
             while wide < len(self):
@@ -460,6 +493,12 @@ class AdaptiveIndex:
 
 
 _NOBODY = np.zeros(1, np.bool_)
+
+
+def _tables(arrays: Mapping[str, np.ndarray]) -> Tables:
+    acorn = arrays.get("acorn")
+    curves = [arrays[name] for name in ("probes", "breadths", "scored")]
+    return Tables.of(*curves) if acorn is None else Tables.of(*curves, acorn)
 
 
 class _Filter:
