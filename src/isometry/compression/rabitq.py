@@ -58,7 +58,8 @@ class RaBitQ(CodeEstimator):
         import faiss
 
         quantiser = self._quantiser()
-        turned = np.ascontiguousarray((X - self.mean_) @ self.rotation_)
+        # In float64: a float32 product's last bits depend on where in the batch a row stands, and codes must not.
+        turned = ((X - self.mean_).astype(np.float64) @ self.rotation_.astype(np.float64)).astype(np.float32)
         codes = np.zeros((len(X), quantiser.code_size), np.uint8)
         quantiser.compute_codes_core(faiss.swig_ptr(turned), faiss.swig_ptr(codes), len(X), None)
         return codes
