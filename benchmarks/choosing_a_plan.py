@@ -1,6 +1,6 @@
-"""The measured front of the page 'Choosing a plan': `isometry tune` on the arXiv titles and abstracts.
+"""The measured front of the page 'Choosing a plan': `isometry tune` on arXiv papers.
 
-    python benchmarks/choosing_a_plan.py --data DATA --work FOLDER [--rows 20000] [--text title,abstract]
+    python benchmarks/choosing_a_plan.py --data DATA --work FOLDER [--rows 20000] [--text title]
 
 Makes a collection of ROWS papers in FOLDER (or goes on with the one there), asks it with the titles of held-out papers and
 writes docs/benchmarks/choosing_a_plan.md, .json and .png. A run that was cut off goes on.
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("ISOMETRY_DATA", "../shared/data")))
     parser.add_argument("--work", type=Path, default=Path.home() / ".cache" / "isometry" / "choosing")
     parser.add_argument("--rows", type=int, default=20_000)
-    parser.add_argument("--text", default="title,abstract")
+    parser.add_argument("--text", default="title")
     parser.add_argument("--exit-rows", type=int, default=2000)
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     given = parser.parse_args()
