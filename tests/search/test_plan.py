@@ -10,6 +10,7 @@ import pytest
 from isometry.compression import ProductQuantizer, SignBinarizer
 from isometry.errors import CorruptionError, InputError
 from isometry.search import Collection, SearchPlan
+from isometry.search.memory import watched
 
 SIGNS = SearchPlan(index="codes", code=SignBinarizer(), shortlist=64)
 
@@ -252,3 +253,14 @@ def test_plans_are_json_and_back():
     )
     with pytest.raises(CorruptionError):
         SearchPlan.from_dict({"index": "codes", "code": {"part": "os", "parameters": {}}})
+
+
+def test_memory_and_time_of_a_build_are_told(tmp_path):
+    with watched() as growth:
+        np.ones(50_000_000, np.int8).sum()
+    assert growth.mb is None or 45 < growth.mb < 200
+    with Collection.create(tmp_path / "c", dimension=8) as opened:
+        opened.upsert([{"id": f"r{i}"} for i in range(1100)], np.random.default_rng(0).standard_normal((1100, 8)))
+        opened.set_plan(SearchPlan(index="cells"))
+        (held,) = opened.info()["indexes"]
+        assert held["build_seconds"] > 0 and (held["build_mb"] is None or 0 <= held["build_mb"] < 500)

@@ -7,6 +7,7 @@ What is missing, damaged, of another plan or of other segments is not used; sear
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from sklearn.base import clone
 
 from isometry.errors import CorruptionError
 from isometry.search.indexes import AdaptiveIndex, CodeIndex
+from isometry.search.memory import watched
 from isometry.search.plan import SearchPlan
 from isometry.search.store.arrays import read_arrays, write_arrays
 from isometry.search.store.segments import Segment
@@ -27,13 +29,18 @@ _FORMAT = "isometry-index@1"
 
 @dataclass(frozen=True)
 class Built:
-    """What the manifest keeps of an index file: name, digest, plan, the segments it covers, and their rows."""
+    """What the manifest keeps of an index file: name, digest, plan, the segments it covers, and their rows.
+
+    build_seconds: processor time. build_mb: 10^6 bytes by which the process grew at most while it was built.
+    """
 
     file: str
     digest: str
     plan: SearchPlan
     segments: tuple[str, ...]
     rows: int
+    build_seconds: float | None = None
+    build_mb: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {**vars(self), "plan": self.plan.to_dict(), "segments": list(self.segments)}
@@ -54,13 +61,17 @@ class Built:
 
 
 def build_index(folder: Path, plan: SearchPlan, segments: Sequence[Segment]) -> Built:
-    """Fit, code and write the file `folder/indexes/...`; memory is bounded by the codes and `fit_rows` vectors.
+    """Fit, code and write the file `folder/indexes/...`.
 
+    Memory is bounded by the codes and `fit_rows` vectors; a graph also takes the float32 vectors while its links are made.
     Raises: StorageError; what the code raises when it is fitted.
     """
     vectors = [segment.vectors for segment in segments]
     digests = tuple(segment.info.digest for segment in segments)
-    index = _made(plan, vectors)
+    began = time.process_time()
+    with watched() as growth:
+        index = _made(plan, vectors)
+    spent = round(time.process_time() - began, 3)
     arrays = dict(index.arrays())
     if isinstance(index, CodeIndex):
         learnt = index.compressor.learnt_arrays()
@@ -68,7 +79,8 @@ def build_index(folder: Path, plan: SearchPlan, segments: Sequence[Segment]) -> 
     source = hashlib.blake2b(repr((_FORMAT, plan.key, digests)).encode(), digest_size=12).hexdigest()
     name = f"{source}.idx"
     head = {"format": _FORMAT, "plan": plan.to_dict(), "segments": list(digests), "dimension": vectors[0].shape[1]}
-    return Built(name, write_arrays(folder / FOLDER / name, head, arrays), plan, digests, len(index))
+    digest = write_arrays(folder / FOLDER / name, head, arrays)
+    return Built(name, digest, plan, digests, len(index), spent, growth.mb)
 
 
 def open_index(folder: Path, built: Built, segments: Sequence[Segment]) -> CodeIndex | AdaptiveIndex:

@@ -132,7 +132,9 @@ def described(snapshot: Snapshot, folder: Path) -> list[dict[str, Any]]:
             {"kind": kind.index, "exact": False, "complete": built is not None and built.plan == plan,
              "rows": built.rows if built is not None else 0, "plan": kind.to_dict(), "problem": view.problem,
              "bytes_in_memory": memory, "bytes_on_disk": disk, "bytes_in_memory_per_record": memory / records,
-             "bytes_on_disk_per_record": disk / records}
+             "bytes_on_disk_per_record": disk / records,
+             "build_seconds": built.build_seconds if built is not None else None,
+             "build_mb": built.build_mb if built is not None else None}
         )  # fmt: skip
     rows, memory = view.flat_rows, view.flat_bytes
     if rows or not listed:
