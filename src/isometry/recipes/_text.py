@@ -120,10 +120,13 @@ def encode(model: Any, texts: Sequence[str]) -> np.ndarray:
 @functools.lru_cache(maxsize=1)
 def caption_vectors(data: Path | None, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Two descriptions each of `count` pictures by the bundled encoder, unit vectors (n, 384), pair by pair."""
+    from isometry.encoders import load_encoder
+
     groups: list[list[str]] = []
     for split in ("train", "dev", "test"):
         groups += captions(data, split, count - len(groups), 0)
-    first, second = (encode(full_model(), [group[i] for group in groups]) for i in (0, 1))
+    encoder = load_encoder("default")
+    first, second = (encoder.encode([group[i] for group in groups]) for i in (0, 1))
     return first, second
 
 

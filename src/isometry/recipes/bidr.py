@@ -42,7 +42,7 @@ CLAIMS = (
 )
 # pictures: learnt from, asked for, others that are only searched; epochs of the heads and of the codebook; batch
 SIZES = {"tiny": (400, 150, 50, 2, 2, 64), "laptop": (4500, 2000, 1500, 5, 5, 128)}
-PARTS, MORE_PARTS, SHORTLIST = 24, 48, 100
+PARTS, SHORTLIST = 24, 100
 NEAR, LINK = (0, 50), (50, 100)
 
 
@@ -102,11 +102,6 @@ def _one_seed(
     from_random = codebook(PARTS, start="random", rotate=False).fit(d[:learnt], q[:learnt])
     for name, code in ((OPQ, plain), (LEARNT, ranking), (RANDOM, from_random)):
         found[name] = _reach(_scores(code, q[own], d), own)
-    if scale != "tiny":
-        wide = ProductQuantizer(MORE_PARTS, rotate=True, random_state=seed).fit(d[:learnt])
-        widely = codebook(MORE_PARTS).fit(d[:learnt], q[:learnt], start_from=wide)
-        extra["found_OPQ_48_bytes"] = _reach(_scores(wide, q[own], d), own)
-        extra["found_contrastive_48_bytes"] = _reach(_scores(widely, q[own], d), own)
 
     near = _nearest(ranking, q[:learnt], d[:learnt], LINK[1])
     heads = {
