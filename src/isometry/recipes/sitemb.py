@@ -27,12 +27,15 @@ BOOKS, ARTICLES = "recall@10 within the book", "recall@10 of the answering sente
 RAW, NAIVE, LATE = "chunk, untrained", "chunk and context, untrained", "late chunking, untrained"
 CHUNK, SITUATED = "chunk, trained", "situated, trained"
 PAIR, TWICE = "residual pair", "residual pair of two chunk encoders"
+AROUND = "chunk, trained, and its context's chunks averaged in"
 
 CLAIMS = {
     "tiny": (Claim("A trained situated encoder beats one trained on chunks alone.", ARTICLES, SITUATED, CHUNK),),
     "laptop": (
         Claim("In books, a trained situated encoder beats one trained on chunks alone.", BOOKS, SITUATED, CHUNK),
         Claim("So it does for questions on articles.", ARTICLES, SITUATED, CHUNK),
+        Claim("In books, reading the context beats averaging its chunks in.", BOOKS, SITUATED, AROUND),
+        Claim("So it does for questions on articles.", ARTICLES, SITUATED, AROUND),
         Claim("In books, a residual pair beats the situated encoder alone.", BOOKS, PAIR, SITUATED),
         Claim("So it does for questions on articles.", ARTICLES, PAIR, SITUATED),
         Claim("In books, context is what the pair gains by: it beats two chunk encoders.", BOOKS, PAIR, TWICE),
@@ -48,13 +51,15 @@ class _Corpus:
     """Chunks with their context, and queries with the chunk that answers.
 
     Attributes:
-        chunks, contexts: as many. whole: book or article of a chunk; block: chunks of one are no negatives of each other.
+        chunks, contexts: as many. around: rows of the chunks that a context consists of. whole: book or article of a
+            chunk; block: chunks of one are no negatives of each other.
         passages: (text, spans of chunks in it, their rows), for late chunking.
         queries, answers: texts, and their chunk's row. within: a query is looked for in its own book only.
     """
 
     chunks: list[str]
     contexts: list[str]
+    around: list[list[int]]
     whole: np.ndarray
     block: np.ndarray
     passages: list[tuple[str, list[tuple[int, int]], list[int]]]
@@ -143,6 +148,8 @@ def _measured(
                 found = unit(top(q)), unit(top(c))
             if fixed is None:
                 judge(*found, arm)
+                if arm == CHUNK:
+                    judge(found[0], _averaged_in(found[1], corpus.around), AROUND)
             else:
                 pair = ResidualPair(_Known(corpus, unit(fixed[0]), unit(fixed[1])), _Known(corpus, *found))
                 judge(pair.encode_queries(corpus.queries), pair.encode_chunks(corpus.chunks, corpus.chunks), arm)
@@ -150,6 +157,13 @@ def _measured(
         for arm, vectors in ((RAW, unit(alone)), (NAIVE, unit(naive)), (LATE, late)):
             judge(unit(asked), vectors, arm)
     return values, float(np.mean(shares))
+
+
+def _averaged_in(vectors: np.ndarray, around: list[list[int]], share: float = 0.3) -> np.ndarray:
+    """Each vector with the mean of those around it, at the share that the situated heads start from; needs no training."""
+    means = np.stack([vectors[rows].mean(axis=0) if rows else np.zeros_like(vectors[0]) for rows in around])
+    mixed = vectors + share * means
+    return np.asarray(mixed / np.linalg.norm(mixed, axis=1, keepdims=True))
 
 
 def _situated_states(corpus: _Corpus, length: int) -> tuple[Any, Any, Any]:
@@ -231,7 +245,8 @@ def _articles(data: Path | None, articles: int) -> _Corpus:
                 questions.append(row["question"])
                 answers.append(int(i))
     block = np.array(paragraph)
-    return _Corpus(sentences, contexts, block // 5, block, passages, questions, np.array(answers), within=False)
+    around = [[int(j) for j in np.flatnonzero(block == block[i]) if j != i] for i in range(len(sentences))]
+    return _Corpus(sentences, contexts, around, block // 5, block, passages, questions, np.array(answers), within=False)
 
 
 def _books(data: Path | None, books: int, chunks: int, budget: int = 60) -> _Corpus:
@@ -274,7 +289,8 @@ def _books(data: Path | None, books: int, chunks: int, budget: int = 60) -> _Cor
         kept += without
         whole += [number] * len(without)
     block = np.array([1000 * book + i // 16 for book, i in zip(whole, _places(whole), strict=True)])
-    return _Corpus(kept, contexts, np.array(whole), block, passages, queries, np.array(answers), within=True)
+    around = [[j for j in (i - 1, i + 1) if 0 <= j < len(whole) and whole[j] == whole[i]] for i in range(len(whole))]
+    return _Corpus(kept, contexts, around, np.array(whole), block, passages, queries, np.array(answers), within=True)
 
 
 def _places(whole: Sequence[int]) -> list[int]:
