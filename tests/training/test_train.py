@@ -84,15 +84,14 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(start, tmp_path):
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        ("contrastive", {"lora": 4}),
-        ("nv-embed", {}),
-        ("pooling", {}),
-        ("2dmse", {}),
-        ("smae", {}),
-        ("contrastive", {"accumulate": 2, "length_window": 2}),
-        ("contrastive", {"precision": "bfloat16"}),
+        pytest.param("contrastive", {"lora": 4}, id="adapters"),
+        pytest.param("nv-embed", {}, id="latents"),
+        pytest.param("smae", {}, id="masked"),
+        pytest.param("pooling", {}, id="layers", marks=pytest.mark.slow),
+        pytest.param("2dmse", {}, id="drawn-sizes", marks=pytest.mark.slow),
+        pytest.param("contrastive", {"accumulate": 2, "length_window": 2}, id="accumulated", marks=pytest.mark.slow),
+        pytest.param("contrastive", {"precision": "bfloat16"}, id="bfloat16", marks=pytest.mark.slow),
     ],
-    ids=["adapters", "latents", "layers", "drawn-sizes", "masked", "accumulated", "bfloat16"],
 )
 def test_every_kind_of_run_goes_on_to_the_same_weights(name, changes, start, tmp_path):
     run = run_of(start, name, **changes)
