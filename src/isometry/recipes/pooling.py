@@ -97,7 +97,7 @@ def measure(scale: str, seeds: Sequence[int], data: Path | None, progress: Progr
             return top.pool(layers[name][rows])
         return top(layers[name][rows] if arm == SCALARS else layers[name][rows, 5])
 
-    decoders = 0 if tiny else 200
+    decoders = 0 if tiny else 100
     tick = Ticker(progress, len(seeds) * (len(arms) * steps + 3 * decoders))
     loss = InfoNCE()
     values: dict[str, dict[str, list[float]]] = {MRR: {}, STS: {}, SCRATCH: {}}

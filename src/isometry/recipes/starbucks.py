@@ -54,7 +54,7 @@ def measure(scale: str, seeds: Sequence[int], data: Path | None, progress: Progr
 
     tiny = scale == "tiny"
     size, steps, masked_steps, pictures, held, graded_rows = (
-        (8, 4, 0, 60, 80, 40) if tiny else (24, 40, 60, 800, 400, 300)
+        (8, 4, 0, 60, 80, 40) if tiny else (24, 40, 40, 800, 400, 300)
     )
     ladder = Ladder.of(SMALL, MIDDLE, FULL)
     test, sts = short_pairs(data, "test", held, 0), graded(data, "test", graded_rows)
