@@ -257,7 +257,7 @@ def faiss_graph(name: str, work: Work, folder: Path) -> dict[str, Any]:
     graph = faiss.IndexHNSWSQ(d, int8, links, inner) if coded else faiss.IndexHNSWFlat(d, links, inner)
     graph.hnsw.efConstruction = 200
     some.filled(graph)
-    for breadth in (32, 64, 128, 256, 512, 1024, 2048):
+    for breadth in (32, 48, 64, 80, 96, 128, 256, 512, 1024, 2048):
         params = partial(faiss.SearchParametersHNSW, efSearch=breadth)
         index, make = some.refined(graph, params) if coded else (graph, params)
         some.measure(f"{name}, ef {breadth}", index, make, 60 if breadth < 1000 else 30)

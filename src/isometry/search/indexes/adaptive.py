@@ -287,11 +287,10 @@ class AdaptiveIndex:
             if found is None or len(found) < min(k, matching.count):
                 left.append(number)
                 continue
-            best = self._nearest(found, query, 2 * k + 16)
-            scores[number], rows[number] = top_k(self._flat._exact(query, np.sort(best)), np.sort(best), k)
+            scores[number], rows[number], again = self._best_of(query, k, np.sort(found))
             ran[chosen] = ran.get(chosen, 0) + 1
             plan["scanned"] += scored
-            plan["candidates"] += len(best)
+            plan["candidates"] += again
         if left:
             scores[left], rows[left], step = self._exactly(queries[left], k, allowed, matching, [])
             ran[step["stage"]] = len(left)
@@ -388,7 +387,7 @@ class AdaptiveIndex:
         """Estimates, cheapest first; centroid scores; matches near the query; the situation they follow from."""
         near = self._centroids @ query
         n, cells = len(self), len(self._centroids)
-        entries = self._entries(near)
+        entries = _NO_ROWS
         if matching.count == n:
             probes = self._tables.cells_for(k, cells)
             local, probed = 1.0, int(n / cells * probes * 1.3)
@@ -425,6 +424,7 @@ class AdaptiveIndex:
         if strategy == "acorn":
             wider = self._tables.acorn_factor(s.local)
             breadth = ceil(breadth * (wider if np.isfinite(wider) else 4.0))
+            entries = entries if len(entries) else self._entries(near)  # with no filter there were none to look for
             return self._acorn(query, min(breadth, len(self)), matching, entries)
         if strategy == "graph, over-fetched":
             wide = self._tables.breadth_for(ceil(1.5 * k / max(s.local, 1e-9)))
@@ -493,6 +493,7 @@ class AdaptiveIndex:
 
 
 _NOBODY = np.zeros(1, np.bool_)
+_NO_ROWS = np.empty(0, np.int32)
 
 
 def _tables(arrays: Mapping[str, np.ndarray]) -> Tables:
