@@ -80,7 +80,7 @@ def candidates(dimension: int, layers: int | None = None) -> list[Candidate]:
     found += [Candidate(SearchPlan(index="graph", links=links, recall=recall)) for links in LINKS for recall in RECALLS]
     for kept, width in _exits(dimension, layers):
         found.append(Candidate(SearchPlan(), kept, width))
-        code = ProductQuantizer(max(1, (width or dimension) // 4), bits=4, rotate=True)
+        code = ProductQuantizer(max(1, (width or dimension) // 4), bits=4)
         found.append(Candidate(SearchPlan(index="codes", code=code, shortlist=100), kept, width))
     return found
 
