@@ -1,7 +1,7 @@
 # mypy: allow-untyped-defs
 """Tiles of 16 x 16 pixels, Gaussians front to back: alpha = min(0.99, o exp(-q/2)), stop below transmittance 1e-4.
 
-Every row of a tile visits only the pixels inside the ellipse q <= reach, so that empty corners cost nothing.
+Only rows that meet the ellipse q <= reach are visited, and a row's 16 pixels are one vector.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import numpy as np
 from isometry.scenes._numba import compiled
 
 TILE = 16
+_LANES = np.arange(16, dtype=np.float32)
 
 
 @compiled
@@ -53,22 +54,19 @@ def blend(first, last, columns, starts, members, rows, picture, depth_map, rest,
     `ids` is the Gaussian of the largest weight (-1 for none); `lasts` how far into the tile's list a pixel read.
     """
     height, width = rest.shape
-    through = np.empty(256, np.float32)
-    done = np.empty(256, np.uint8)
-    sums = np.empty((256, 4), np.float32)  # red, green, blue and depth side by side: one vector
-    best = np.empty(256, np.float32)
-    winner, seen = np.empty(256, np.int32), np.empty(256, np.int32)
+    # of every row of a tile, 16 numbers each: light that still passes, whether a pixel is closed, red, green, blue, depth,
+    # largest weight; and its Gaussian, and how far the pixel read
+    sums = np.empty((16, 7 * 16), np.float32)
+    marks = np.empty((16, 2 * 16), np.int32)
     open_ = np.empty(16, np.int64)  # pixels of a row that still take light
-    half, one, cap, stop = np.float32(-0.5), np.float32(1.0), np.float32(0.99), np.float32(1e-4)
     for tile in range(first, last):
         x0, y0 = (tile % columns) * 16, (tile // columns) * 16
         x1, y1 = min(x0 + 15, width - 1), min(y0 + 15, height - 1)
-        through[:] = 1.0
-        done[:] = 0
-        sums[:] = 0.0
-        best[:] = 0.0
-        winner[:] = -1
-        seen[:] = 0
+        sums[:, :16] = 1.0
+        sums[:, 16:] = 0.0
+        sums[:, 16 + x1 - x0 + 1 : 32] = 1.0
+        marks[:, :16] = -1
+        marks[:, 16:] = 0
         live = (x1 - x0 + 1) * (y1 - y0 + 1)
         open_[:] = x1 - x0 + 1
         for k in range(starts[tile], starts[tile + 1]):
@@ -76,58 +74,72 @@ def blend(first, last, columns, starts, members, rows, picture, depth_map, rest,
                 break
             i = members[k]
             g = rows[i]
-            u, v, level, a, b, c, o = g[0], g[1], g[2], g[3], g[4], g[5], g[6]
-            r_, g_, b_, z_ = g[7], g[8], g[9], g[10]
-            step, below = np.exp(-a), one / a
+            a, b, c, level = g[3], g[4], g[5], g[2]
+            from_left = np.float32(x0) + np.float32(0.5) - g[0]
             for y in range(max(y0, int(g[11])), min(y1, int(g[12])) + 1):
-                if open_[y - y0] == 0:
+                row = y - y0
+                dy = np.float32(y) + np.float32(0.5) - g[1]
+                if open_[row] == 0 or b * dy * (b * dy) < a * (c * dy * dy - level):
                     continue
-                dy = np.float32(y) + np.float32(0.5) - v
-                bd = b * dy
-                inside = bd * bd - a * (c * dy * dy - level)
-                if inside < 0:
-                    continue
-                root = np.sqrt(inside)
-                left = u - np.float32(0.5) + (-bd - root) * below
-                right = u - np.float32(0.5) + (-bd + root) * below
-                xa = max(x0, int(np.ceil(max(left, np.float32(-1.0)))))
-                xb = min(x1, int(np.floor(min(right, np.float32(40000.0)))))
-                cdd = c * dy * dy
-                row = (y - y0) * 16 - x0
-                # along a row exp(-q/2) is a product: two exponentials serve up to 16 pixels
-                dx = np.float32(xa) + np.float32(0.5) - u
-                fall = o * np.exp(half * ((a * dx + bd + bd) * dx + cdd))
-                ratio = np.exp(half * a - a * dx - bd)
-                for x in range(xa, xb + 1):
-                    p = np.uint64(row + x)
-                    alpha = min(cap, fall)
-                    fall *= ratio
-                    ratio *= step
-                    if done[p]:
-                        continue
-                    t = through[p]
-                    after = t * (one - alpha)
-                    if after < stop:
-                        done[p] = 1
-                        live -= 1
-                        open_[y - y0] -= 1
-                        continue
-                    w = alpha * t
-                    sums[p, 0] += w * r_
-                    sums[p, 1] += w * g_
-                    sums[p, 2] += w * b_
-                    sums[p, 3] += w * z_
-                    if w > best[p]:
-                        best[p] = w
-                        winner[p] = i
-                    through[p] = after
-                    seen[p] = k - starts[tile] + 1
+                closed = _blend_row(
+                    sums[row], marks[row], from_left, b * dy, c * dy * dy, a, level, g[6], g[7], g[8], g[9],
+                    g[10], np.int32(i), np.int32(k - starts[tile] + 1),
+                )  # fmt: skip
+                open_[row] -= closed
+                live -= closed
         for y in range(y0, y1 + 1):
             for x in range(x0, x1 + 1):
-                p = (y - y0) * 16 + x - x0
-                picture[y, x, 0], picture[y, x, 1], picture[y, x, 2] = sums[p, 0], sums[p, 1], sums[p, 2]
-                depth_map[y, x], rest[y, x] = sums[p, 3], through[p]
-                ids[y, x], lasts[y, x] = winner[p], seen[p]
+                s, m, p = sums[y - y0], marks[y - y0], x - x0
+                picture[y, x, 0], picture[y, x, 1], picture[y, x, 2] = s[32 + p], s[48 + p], s[64 + p]
+                depth_map[y, x], rest[y, x] = s[80 + p], s[p]
+                ids[y, x], lasts[y, x] = m[p], m[16 + p]
+
+
+@compiled
+def _blend_row(sums, marks, from_left, bdy, cdd, a, level, opacity, red, green, blue, depth, number, place):
+    """One Gaussian into the 16 pixels of a tile's row, without a branch so that they become one vector; gives how many
+    pixels it closed."""
+    zero, one = np.float32(0.0), np.float32(1.0)
+    closed = np.int32(0)
+    for j in range(np.uint64(16)):
+        dx = from_left + _LANES[j]
+        q = (a * dx + bdy + bdy) * dx + cdd
+        alpha = min(np.float32(0.99), opacity * _exp(np.float32(-0.5) * q))
+        t = sums[j]
+        after = t * (one - alpha)
+        meets = (q <= level) & (sums[16 + j] == zero)
+        ends = meets & (after < np.float32(1e-4))
+        adds = meets & (after >= np.float32(1e-4))
+        w = alpha * t if adds else zero
+        sums[j] = after if adds else t
+        sums[16 + j] = one if ends else sums[16 + j]
+        sums[32 + j] += w * red
+        sums[48 + j] += w * green
+        sums[64 + j] += w * blue
+        sums[80 + j] += w * depth
+        best = sums[96 + j]
+        more = w > best
+        sums[96 + j] = w if more else best
+        marks[j] = number if more else marks[j]
+        marks[16 + j] = place if adds else marks[16 + j]
+        closed += np.int32(1) if ends else np.int32(0)
+    return closed
+
+
+@compiled
+def _exp(x):
+    """exp of numbers up to 0 in single precision, to 1e-7 of its value; 0 below -87. Plain arithmetic, for vectors."""
+    y = max(x * np.float32(1.442695041), np.float32(-126.0))
+    k = np.int32(y - np.float32(0.5))
+    f = y - np.float32(k)
+    p = np.float32(1.5403530e-4)
+    p = p * f + np.float32(1.3333558e-3)
+    p = p * f + np.float32(9.6181291e-3)
+    p = p * f + np.float32(5.5504109e-2)
+    p = p * f + np.float32(2.4022651e-1)
+    p = p * f + np.float32(6.9314718e-1)
+    p = p * f + np.float32(1.0)
+    return p * np.int32((k + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
 @compiled
@@ -163,8 +175,8 @@ def blend_backward(first, last, columns, starts, members, rows, rest, lasts, d_p
                 root = np.sqrt(inside)
                 left = u - np.float32(0.5) + (-bd - root) * below
                 right = u - np.float32(0.5) + (-bd + root) * below
-                xa = max(x0, int(np.ceil(max(left, np.float32(-1.0)))))
-                xb = min(x1, int(np.floor(min(right, np.float32(40000.0)))))
+                xa = max(x0, int(np.ceil(max(left, np.float32(-1.0)))) - 1)
+                xb = min(x1, int(np.floor(min(right, np.float32(40000.0)))) + 1)
                 cdd = c * dy * dy
                 row = (y - y0) * 16 - x0
                 for x in range(xa, xb + 1):
@@ -172,7 +184,10 @@ def blend_backward(first, last, columns, starts, members, rows, rest, lasts, d_p
                         continue
                     p = row + x
                     dx = np.float32(x) + np.float32(0.5) - u
-                    fall = np.exp(half * ((a * dx + bd + bd) * dx + cdd))
+                    q = (a * dx + bd + bd) * dx + cdd
+                    if q > level:  # the interval is a little wide, so that rounding loses no pixel that was drawn
+                        continue
+                    fall = np.exp(half * q)
                     alpha = min(cap, o * fall)
                     inverse = one / (one - alpha)
                     t = through[p] * inverse
