@@ -171,7 +171,9 @@ def simulate(
 
     width, height = _size(size)
     plan = read_script(script)
-    stage = Stage(_caged(load_scene(folder), vertices), rate=plan.rate, substeps=plan.substeps or substeps)
+    selects = any(message.get("do") == "select" for _, message in plan.inputs)  # then there need be no object yet
+    scene = _caged(load_scene(folder), vertices)
+    stage = Stage(scene, rate=plan.rate, substeps=plan.substeps or substeps, empty=selects)
     warnings = _warn(stage)
     done = run(stage, plan, out, width=width, height=height, frames_per_second=fps, shadows=shadows, progress=_progress)
     if log is not None:
