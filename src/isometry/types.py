@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -41,7 +42,7 @@ class EncoderDescription:
     document_prompt: str = ""
     multi_vector: bool = False
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """16 hex characters over everything but the name: a renamed folder keeps its fingerprint."""
         content = {key: value for key, value in asdict(self).items() if key != "name"}

@@ -280,8 +280,12 @@ class Collection:
     @contextmanager
     def read(self) -> Iterator[Snapshot]:
         """One consistent version for several reads."""
+        with self._pool.snapshot() as connection:
+            if held := self._held(connection):
+                yield Snapshot(connection, *held[1:])
+                return
         for attempt in range(20):
-            acknowledged = self._mark.read()
+            acknowledged = self._mark.read()  # before the version it is compared with
             with self._pool.snapshot() as connection:
                 try:
                     state = self._state(connection, acknowledged)
@@ -293,8 +297,14 @@ class Collection:
                 yield Snapshot(connection, *state[1:])
                 return
 
+    def _held(self, connection: Any) -> _State | None:
+        """The state in memory, if it is that of the connection's version."""
+        stored = _digest(connection)
+        latest = self._latest
+        return latest if latest is not None and latest[1]["_digest"] == stored else None
+
     def _state(self, connection: Any, acknowledged: int | None) -> _State:
-        (stored,) = connection.execute("SELECT value FROM meta WHERE key = 'digest'").fetchone() or (None,)
+        stored = _digest(connection)
         with self._view_lock:
             if self._latest is not None and self._latest[1]["_digest"] == stored:
                 return self._latest
@@ -859,6 +869,11 @@ def _check_unicode(*texts: str | None) -> None:
     for text in texts:
         if text is not None and not text.isascii() and _HALF_PAIR.search(text):
             raise InputError("the text holds half of a surrogate pair, which is no Unicode; leave it out")
+
+
+def _digest(connection: Any) -> str | None:
+    (stored,) = connection.execute("SELECT value FROM meta WHERE key = 'digest'").fetchone() or (None,)
+    return stored
 
 
 def _counted(outcomes: Sequence[Outcome]) -> WriteReport:
