@@ -114,6 +114,17 @@ def encoded(folder: Path, titles: list[str]) -> np.ndarray:
     return np.load(path)
 
 
+class Figures(dict[str, Any]):
+    """What a stage measured, kept in a file from the first figure on: a stage that is cut off has not measured nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, value)
+        self._path.write_text(json.dumps(self))
+
+
 def run(
     search: Search, work: Work, least: int = 0, prepare: Callable[[DrawnFilter], Any] = lambda one: one
 ) -> dict[str, Any]:
@@ -147,13 +158,13 @@ def run(
 # ---- contenders ---------------------------------------------------------------------------------------------------------
 
 
-def ours(work: Work, folder: Path) -> dict[str, Any]:
+def ours(work: Work, folder: Path, found: Figures) -> None:
     from isometry.search.indexes import AdaptiveIndex
     from isometry.search.indexes.adaptive import STRATEGIES
 
     began = time.process_time()
     index = AdaptiveIndex(links=16).build(work.vectors)
-    found: dict[str, Any] = {"build": {"seconds": time.process_time() - began, "bytes": index.bytes_in_memory}}
+    found["build"] = {"seconds": time.process_time() - began, "bytes": index.bytes_in_memory}
     for recall in (0.9, 0.97, 0.99):
         aimed = index if recall == index.recall else index.aimed(recall)
         found[f"planner, recall {recall:g}"] = run(
@@ -176,10 +187,9 @@ def ours(work: Work, folder: Path) -> dict[str, Any]:
         counts = ran.setdefault(bucket_name(int(span)), {})
         counts[stage] = counts.get(stage, 0) + 1
     found["ran"] = ran
-    return found
 
 
-def collection(work: Work, folder: Path) -> dict[str, Any]:
+def collection(work: Work, folder: Path, found: Figures) -> None:
     """The whole road of `Collection.search`: the filter's words, bitmap, planner, index, counts and records."""
     import pyarrow as pa
 
@@ -198,18 +208,18 @@ def collection(work: Work, folder: Path) -> dict[str, Any]:
         def search(query: np.ndarray, where: str) -> np.ndarray:
             return np.array([int(hit.id) for hit in opened.search(vector=query, k=K, where=where).hits], np.int64)
 
-        return {"Collection.search, filter in words": run(search, work, 60, lambda one: one.where)}
+        found["Collection.search, filter in words"] = run(search, work, 60, lambda one: one.where)
 
 
 class Faiss:
     """faiss on one thread, and what is measured of it."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, found: Figures) -> None:
         import faiss
 
         faiss.omp_set_num_threads(1)
         faiss.cvar.distance_compute_blas_threshold = 20
-        self.work, self.found, self.faiss = work, dict[str, Any](), faiss
+        self.work, self.found, self.faiss = work, found, faiss
         self.n, self.d = work.vectors.shape
 
     def measure(self, name: str, index: Any, make: Callable[..., Any], least: int = 60) -> None:
@@ -233,8 +243,8 @@ class Faiss:
         return whole, lambda sel: faiss.IndexRefineSearchParameters(k_factor=4, base_index_params=make(sel=sel))
 
 
-def faiss_scans(work: Work, folder: Path) -> dict[str, Any]:
-    some = Faiss(work)
+def faiss_scans(work: Work, folder: Path, found: Figures) -> None:
+    some = Faiss(work, found)
     faiss, d, inner, int8 = some.faiss, some.d, some.faiss.METRIC_INNER_PRODUCT, some.faiss.ScalarQuantizer.QT_8bit
     some.measure("flat", some.filled(faiss.IndexFlatIP(d)), faiss.SearchParameters)
     bytewise = some.filled(faiss.IndexScalarQuantizer(d, int8, inner))
@@ -246,11 +256,10 @@ def faiss_scans(work: Work, folder: Path) -> dict[str, Any]:
         params = partial(faiss.SearchParametersIVF, nprobe=probes)
         some.measure(f"IVF {cells}, nprobe {probes}", ivf, params)
         some.measure(f"IVF {cells} int8 refined, nprobe {probes}", *some.refined(coded, params))
-    return some.found
 
 
-def faiss_graph(name: str, work: Work, folder: Path) -> dict[str, Any]:
-    some = Faiss(work)
+def faiss_graph(name: str, work: Work, folder: Path, found: Figures) -> None:
+    some = Faiss(work, found)
     faiss, d, inner, int8 = some.faiss, some.d, some.faiss.METRIC_INNER_PRODUCT, some.faiss.ScalarQuantizer.QT_8bit
     links = int(name.split()[1])
     coded = "int8" in name
@@ -261,10 +270,9 @@ def faiss_graph(name: str, work: Work, folder: Path) -> dict[str, Any]:
         params = partial(faiss.SearchParametersHNSW, efSearch=breadth)
         index, make = some.refined(graph, params) if coded else (graph, params)
         some.measure(f"{name}, ef {breadth}", index, make, 60 if breadth < 1000 else 30)
-    return some.found
 
 
-def numpy_ways(work: Work, folder: Path) -> dict[str, Any]:
+def numpy_ways(work: Work, folder: Path, found: Figures) -> None:
     """The plain way: the matching rows, one product, the ten best."""
 
     def gathered(query: np.ndarray, one: DrawnFilter) -> np.ndarray:
@@ -272,10 +280,10 @@ def numpy_ways(work: Work, folder: Path) -> dict[str, Any]:
         scores = work.vectors[rows] @ query
         return rows[np.argpartition(-scores, K - 1)[:K]] if len(rows) > K else rows
 
-    return {"gather and product": run(gathered, work, 60)}
+    found["gather and product"] = run(gathered, work, 60)
 
 
-def hnswlib_ways(work: Work, folder: Path) -> dict[str, Any]:
+def hnswlib_ways(work: Work, folder: Path, found: Figures) -> None:
     import hnswlib
 
     n, d = work.vectors.shape
@@ -283,7 +291,6 @@ def hnswlib_ways(work: Work, folder: Path) -> dict[str, Any]:
     index.init_index(n, M=16, ef_construction=200)
     index.set_num_threads(1)
     index.add_items(work.vectors, np.arange(n))
-    found: dict[str, Any] = {}
     for breadth in (16, 32, 64, 128):
         index.set_ef(breadth)
 
@@ -296,10 +303,9 @@ def hnswlib_ways(work: Work, folder: Path) -> dict[str, Any]:
             return np.empty(0, np.int64)
 
         found[f"M 16, ef {breadth}"] = run(search, work, 15, lambda one: one.mask.tolist())
-    return found
 
 
-def lancedb_ways(work: Work, folder: Path) -> dict[str, Any]:
+def lancedb_ways(work: Work, folder: Path, found: Figures) -> None:
     import lancedb
     import pyarrow as pa
 
@@ -329,7 +335,7 @@ def lancedb_ways(work: Work, folder: Path) -> dict[str, Any]:
 
         return search
 
-    found = {"no vector index": run(ways({}), work, 12, where)}
+    found["no vector index"] = run(ways({}), work, 12, where)
     table.create_index(metric="dot", index_type="IVF_HNSW_SQ", num_partitions=1, m=20, ef_construction=200)
     for breadth in (64, 256, 1024):
         found[f"IVF_HNSW_SQ, ef {breadth}, refine 4"] = run(
@@ -338,10 +344,9 @@ def lancedb_ways(work: Work, folder: Path) -> dict[str, Any]:
     table.create_index(metric="dot", index_type="IVF_FLAT", num_partitions=346)
     for probes in (16, 64, 346):
         found[f"IVF_FLAT 346, nprobes {probes}"] = run(ways({"nprobes": probes}), work, 20, where)
-    return found
 
 
-def qdrant_ways(kind: str, work: Work, folder: Path) -> dict[str, Any]:
+def qdrant_ways(kind: str, work: Work, folder: Path, found: Figures) -> None:
     from qdrant_edge import (
         AcornSearchParams,
         Distance,
@@ -373,7 +378,6 @@ def qdrant_ways(kind: str, work: Work, folder: Path) -> dict[str, Any]:
             condition = FieldCondition(key=one.name, match=MatchValue(value=one.value))
         return Filter(must=[condition])
 
-    found: dict[str, Any] = {}
     place = folder / "qdrant"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
@@ -415,10 +419,9 @@ def qdrant_ways(kind: str, work: Work, folder: Path) -> dict[str, Any]:
             name = f"{kind}{', acorn' if acorn else ''}"
             found[f"{name}, ef {breadth}"] = run(search, work, 60, passes)
     shard.close()
-    return found
 
 
-STAGES: dict[str, Callable[[Work, Path], dict[str, Any]]] = {
+STAGES: dict[str, Callable[[Work, Path, Figures], None]] = {
     "ours": ours, "collection": collection, "numpy": numpy_ways, "faiss": faiss_scans,
     "faiss-hnsw16": partial(faiss_graph, "HNSW 16"), "faiss-hnsw32": partial(faiss_graph, "HNSW 32"),
     "faiss-hnsw32-int8": partial(faiss_graph, "HNSW 32 int8 refined"), "hnswlib": hnswlib_ways, "lancedb": lancedb_ways,
@@ -495,6 +498,7 @@ def report(work: Work, folder: Path, out: Path) -> None:
         name: _version(name) for name in ("faiss-cpu", "hnswlib", "lancedb", "qdrant-edge-py", "numba", "numpy")
     }
     missing = [name for name in STAGES if name not in stages]
+    loads = [f"{name} {found['load']:.1f}" for name, found in stages.items() if "load" in found]
     text = [
         "# Filtered search", "",
         f"{len(work.vectors):,} arXiv titles as vectors of dimension {work.vectors.shape[1]} (all-MiniLM-L6-v2), {len(work.queries)}"
@@ -513,7 +517,9 @@ def report(work: Work, folder: Path, out: Path) -> None:
         "|---|---:|---:|---:|---:|---|---:|---:|---:|---:|---:|", *lines, "",
         f"Targets were a recall of {GOAL} in every row, at least the best peer's speed, and three times that below 1 %."
         f" Least recall: {min(ways[own][key][0] for key in keys):.3f}; least ratio: {np.nanmin(ratios):.2f}.",
-        *([f"Not measured here: {', '.join(missing)}."] if missing else []), "",
+        *([f"Not measured here: {', '.join(missing)}."] if missing else []),
+        *([f"Load of the machine ({os.cpu_count()} cores) when a stage ended, where it was noted: {', '.join(loads)}."] if loads else []),
+        "",
         "## Everything measured: recall / q/cs", "", f"| engine | setting | {heads} |", "|---|---|" + "---|" * len(keys), *detail, "",
         "## What the planner ran", "", "| selectivity | ways and how often |", "|---|---|",
         *(f"| {name} | {', '.join(f'{way} {count}' for way, count in sorted(counts.items(), key=lambda one: -one[1]))} |"
@@ -587,8 +593,9 @@ def main() -> None:
     work = Work(given.data, given.work, given.queries, given.rows)
     for name, stage in STAGES.items():
         if given.stage in ("all", name):
-            found = stage(work, given.work)
-            (given.work / f"filtered-{name}.json").write_text(json.dumps(found))
+            found = Figures(given.work / f"filtered-{name}.json")
+            stage(work, given.work, found)
+            found["load"] = os.getloadavg()[0]
             print(f"{name} done", flush=True)
     if given.stage in ("all", "report"):
         report(work, given.work, given.out)
