@@ -74,7 +74,7 @@ def test_every_cut_leaves_what_was_acknowledged_of_several_vectors(recorded_seve
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3000)
+@pytest.mark.timeout(14_400)
 def test_every_cut_in_every_way(recorded, tmp_path):
     _cut_everywhere(recorded, tmp_path, points=3 * len(recorded[1]) * 3, seed=7)
 
