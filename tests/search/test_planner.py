@@ -56,6 +56,12 @@ def test_costs_of_an_unfiltered_query():
     assert found["graph"].rows == 500
 
 
+def test_a_walk_in_the_filter_keeps_the_matches_of_an_unfiltered_one():
+    assert TABLES.matches_for(10, 1.0) == 38  # 32 x 4^log10(1.3)
+    assert TABLES.matches_for(10, 0.1) == 16  # a tenth of 128 x 125 / 100
+    assert TABLES.matches_for(10, 0.01) == 16 and TABLES.matches_for(50, 1e-4) >= 50
+
+
 def test_acorn_walks_as_wide_as_was_measured():
     assert TABLES.acorn_factor(0.1) == 2 and TABLES.acorn_factor(0.2) == pytest.approx(2 * 2**0.5)
     assert TABLES.acorn_factor(0.9) == 4 and TABLES.acorn_factor(0.05) == np.inf

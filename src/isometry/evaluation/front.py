@@ -30,6 +30,8 @@ def write_front(report: Mapping[str, Any], folder: str | Path) -> tuple[Path, Pa
 
 def draw_front(report: Mapping[str, Any]) -> str:
     """Recall against p95 and against memory, the front joined by a line: a data address of a PNG."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     final = [one for one in report["measured"] if one["final"]]
     front = {one["label"] for one in report["front"]}
     chosen = (report.get("recommended") or {}).get("label")
@@ -55,6 +57,9 @@ def draw_front(report: Mapping[str, Any]) -> str:
                 axes.scatter([one[side]], [one["recall"]], s=130, facecolors="none", edgecolors=GREY, linewidths=1.8,
                              label="recommended")  # fmt: skip
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set(xlabel=name, ylabel=f"recall of the exact {report['k']} best")
         if place == 1:
             legend(axes)

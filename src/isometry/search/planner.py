@@ -21,6 +21,7 @@ import numpy as np
 from isometry.search.calibration import Costs
 
 Curve = tuple[tuple[float, ...], tuple[float, ...]]
+_SLACK = 1.25  # matches lie unevenly: the k-th may lie deeper than k / local
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,10 @@ class Tables:
         xs = self.acorn[0]
         return _along(self.acorn, min(local, xs[-1])) if xs and local >= xs[0] else float("inf")
 
+    def matches_for(self, k: int, local: float) -> int:
+        """Matches that a walk in the filter keeps: those among what an unfiltered walk for as deep a rank would keep."""
+        return max(k, ceil(self.breadth_for(ceil(_SLACK * k / local)) * local))
+
     def scored_by(self, breadth: float) -> float:
         """Rows that a walk of this width scores."""
         return _along(self.scored, breadth)
@@ -112,7 +117,7 @@ def estimates(situation: Situation, tables: Tables, costs: Costs) -> list[Estima
             scored = tables.scored_by(breadth)
             found.append(("graph", scored, order + scored * costs.hop * size))
         else:
-            walked = tables.scored_by(breadth / local)
+            walked = tables.scored_by(tables.breadth_for(ceil(_SLACK * s.k / local)))
             if walked < s.rows / 2:
                 found.append(("graph, in filter", walked, order + walked * costs.hop * size))
             wide = tables.scored_by(tables.breadth_for(ceil(1.5 * s.k / local)))

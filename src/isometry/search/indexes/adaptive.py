@@ -436,6 +436,8 @@ class AdaptiveIndex:
                 wide *= 2
             return None, 0
         mask = matching.mask
+        if mask is not None:
+            breadth = min(self._tables.matches_for(k, max(s.local, 1e-9)), matching.count)
         most = len(self) if mask is None else max(2000, len(self) // 2)
         rows, scored = self._walk(query, self._entries(near), breadth, mask, most)
         return (None if scored >= most else rows), scored
