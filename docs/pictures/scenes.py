@@ -1,6 +1,6 @@
 """Takes the pictures of docs/scenes.md: python docs/pictures/scenes.py [film] [page]
 
-The film needs nothing but the scene extra; the page needs Chromium or Chrome.
+The film needs nothing but the scene extra; the page needs Chromium or Chrome, and emulates a headset for the last picture.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 from PIL import Image
@@ -61,7 +62,9 @@ def page() -> None:
         shown.goto(f"http://127.0.0.1:{box['port']}/")
 
         def until(condition: str) -> None:
+            end = time.monotonic() + 120
             while not shown.evaluate(f"Boolean({condition})"):
+                assert time.monotonic() < end, f"never true: {condition}"
                 shown.wait_for_timeout(100)
 
         def save(name: str) -> None:
@@ -85,6 +88,42 @@ def page() -> None:
         until(HIGH)
         save("scene-page")
         shown.mouse.up()
+        shown.close()
+
+        # both eyes of a headset whose right hand holds the jelly up
+        shown = browser.new_page(viewport={"width": 960, "height": 480})
+        shown.set_default_timeout(600_000)
+        emulator = ROOT / "tests" / "scenes" / "vendor" / "iwer" / "iwer.min.js"
+        shown.add_init_script(
+            emulator.read_text() + ";window.emulated = new IWER.XRDevice(IWER.metaQuest3);"
+            "emulated.installRuntime({ forceInstall: true }); emulated.stereoEnabled = true;"
+        )
+        shown.goto(f"http://127.0.0.1:{box['port']}/")
+        until("window.isometry && isometry.splats && isometry.frames > 2 && isometry.splats.sorted > 1")
+        shown.click("#vr")
+        until("isometry.renderer.xr.isPresenting && isometry.session.inputSources.length === 2")
+
+        def right_hand(x: float, y: float, z: float) -> None:
+            """Puts the grip there, which lies a little beside the pointing pose."""
+            shown.evaluate(f"""() => {{
+              const grip = isometry.controllers.grips[1].getWorldPosition(isometry.camera.position.clone());
+              const pose = emulated.controllers.right.position;
+              pose.set(pose.x + {x} - grip.x, pose.y + {y} - grip.y, pose.z + {z} - grip.z);
+            }}""")
+            drawn = shown.evaluate("isometry.drawn")
+            until(f"isometry.drawn > {drawn} + 2")
+
+        tops = """[0, 1, 2].map((object) => { const o = isometry.hello.objects[object]; const cage = isometry.after.cage;
+          let best = o.first;
+          for (let v = o.first; v < o.first + o.count; v++) if (cage[4 * v + 1] > cage[4 * best + 1]) best = v;
+          return [cage[4 * best], cage[4 * best + 1], cage[4 * best + 2]]; })"""
+        x, y, z = shown.evaluate(tops)[0]
+        right_hand(x, y, z)
+        shown.evaluate("emulated.controllers.right.updateButtonValue('trigger', 1)")
+        until("isometry.hands.held[1] && isometry.hands.held[1].vertices.length > 0")
+        right_hand(x, y + 0.12, z + 0.05)
+        right_hand(x + 0.03, y + 0.22, z + 0.1)
+        save("scene-headset")
         browser.close()
 
 
