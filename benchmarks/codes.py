@@ -179,7 +179,7 @@ def speed(rows: int) -> tuple[list[str], dict[str, object]]:
     lines: list[str] = []
     scans: list[dict[str, object]] = []
     limits: list[float] = []
-    for batch, repeats in ((1, 9), (100, 3)):
+    for batch, repeats in ((1, 60), (100, 5)):
         asked = draw.integers(0, 256, (batch, 48), dtype=np.uint8)
         words, floats = query_words(asked), draw.standard_normal((batch, 384)).astype(np.float32)
         tables = nibble_tables(draw.standard_normal((batch, 96, 16)).astype(np.float32))
