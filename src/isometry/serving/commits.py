@@ -16,18 +16,19 @@ from isometry.search.store.store import WriteReport
 MOST_TOGETHER = 256  # records of several requests in one commit: their texts are encoded while others wait
 
 
-@dataclass
+@dataclass(eq=False)
 class _Write:
     do: Callable[[], Any]
-    records: list[dict[str, Any]] | None  # where it puts these and nothing else
+    ids: frozenset[str] | None  # of all records that it touches; None where that is not known
+    records: list[dict[str, Any]] | None = None  # where it puts these and nothing else
     done: Future[Any] = field(default_factory=Future)
 
 
 class Commits:
-    """Writes one collection from one thread, in the order in which requests came.
+    """Writes one collection from one thread; what touches the same record happens in the order in which it came.
 
-    A commit waits for the disk. Records that came while it did are put by the next one together, so that many small
-    requests do not each wait for it, and none of them holds a thread that searches need.
+    A commit encodes texts and waits for the disk. Records that came meanwhile are put by the next one together, so that
+    many small requests do not each wait for it, and none of them holds a thread that searches need.
     """
 
     def __init__(self, collection: Collection) -> None:
@@ -37,10 +38,15 @@ class Commits:
 
     async def put(self, records: list[dict[str, Any]]) -> WriteReport:
         """Put records whose texts are encoded; they are on disk when this returns. Raises: as `Collection.upsert`."""
-        return await self._ask(_Write(lambda: self._collection.upsert(records), records))
+        ids = frozenset(str(record.get("id")) for record in records)
+        return await self._ask(_Write(lambda: self._collection.upsert(records), ids, records))
+
+    async def delete(self, ids: list[str]) -> int:
+        """Delete records; how many there were."""
+        return int(await self._ask(_Write(lambda: self._collection.delete(ids), frozenset(ids))))
 
     async def do(self, write: Callable[[], Any]) -> Any:
-        """Run any other write and give its answer."""
+        """Run any other write, after all that came before it, and give its answer."""
         return await self._ask(_Write(write, None))
 
     async def _ask(self, write: _Write) -> Any:
@@ -54,7 +60,7 @@ class Commits:
                 waiting.append(self._queue.get())
             while waiting:
                 group = _first_group(waiting)
-                del waiting[: len(group)]
+                waiting = [write for write in waiting if write not in group]
                 self._commit(group)
 
     def _commit(self, group: list[_Write]) -> None:
@@ -76,16 +82,17 @@ class Commits:
 
 
 def _first_group(waiting: list[_Write]) -> list[_Write]:
-    """The writes at the front that one commit may hold: records of different ids, not too many."""
-    group: list[_Write] = []
-    ids: set[Any] = set()
-    for write in waiting:
-        named = [str(record.get("id")) for record in write.records or []]
-        fits = write.records is not None and ids.isdisjoint(named) and len(ids) + len(named) <= MOST_TOGETHER
-        if group and not fits:
+    """The first write, and with it the later ones that one commit may hold as well: records that no write before them
+    touches, not too many."""
+    first = waiting[0]
+    if first.records is None or first.ids is None:
+        return [first]
+    group, touched, count = [first], set(first.ids), len(first.ids)
+    for write in waiting[1:]:
+        if write.ids is None:
             break
-        group.append(write)
-        ids.update(named)
-        if not fits:
-            break
+        if write.records is not None and count + len(write.ids) <= MOST_TOGETHER and touched.isdisjoint(write.ids):
+            group.append(write)
+            count += len(write.ids)
+        touched |= write.ids
     return group

@@ -59,7 +59,7 @@ def add_writing(app: FastAPI, named: dict[str, Collection], limits: Limits, writ
         return await ended(name, body.ids)
 
     async def ended(name: str, ids: list[str]) -> DeletedAnswer:
-        deleted = await commits[name].do(lambda: named[name].delete(ids))
+        deleted = await commits[name].delete(ids)
         return DeletedAnswer(deleted=deleted, records=await run_in_threadpool(len, named[name]))
 
     @app.delete("/collections/{name}/records/{identity:path}", responses=refusals(403, 404))
