@@ -87,11 +87,7 @@ def compare(given: argparse.Namespace) -> None:
             for batch in (32, 128):
                 plain = [sys.executable, str(folder / "plain.py"), str(source), str(folder / "v.npy"), str(batch)]
                 taken.setdefault(f"sentence-transformers, batch {batch}", []).append(child(plain))
-    rows = [
-        {"program": name, **{key: statistics.median(run[key] for run in runs) for key in runs[0]}}
-        for name, runs in taken.items()
-    ]
-    write(rows, given)
+            write(taken, given)  # after every round: a run that is cut off keeps the rounds before
 
 
 def write_whole(given: argparse.Namespace) -> None:
@@ -121,10 +117,14 @@ Versions: {", ".join(f"{name} {version}" for name, version in versions.items())}
     print(page)
 
 
-def write(rows: list[dict[str, Any]], given: argparse.Namespace) -> None:
-    ours = rows[0]
+def write(taken: dict[str, list[dict[str, float]]], given: argparse.Namespace) -> None:
+    rows: list[dict[str, Any]] = [
+        {"program": name, **{key: statistics.median(run[key] for run in runs) for key in runs[0]}}
+        for name, runs in taken.items()
+    ]
+    ours, repeats = rows[0], len(next(iter(taken.values())))
     versions = {name: importlib.metadata.version(name) for name in ("isometry", "sentence-transformers", "torch")}
-    document = {"rows": given.rows, "repeats": given.repeats, "programs": rows, "versions": versions,
+    document = {"rows": given.rows, "repeats": repeats, "programs": rows, "versions": versions,
                 "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"}  # fmt: skip
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "indexing.json").write_text(json.dumps(document, indent=1) + "\n")
@@ -132,7 +132,7 @@ def write(rows: list[dict[str, Any]], given: argparse.Namespace) -> None:
         "# Indexing against plain sentence-transformers",
         "",
         f"Written by `python benchmarks/indexing.py`: {given.rows:,} papers (title and abstract), whole processes in turn, medians of"
-        f" {given.repeats} ({document['machine']}). `isometry index` also stores records, filters and full text durably.",
+        f" {repeats} ({document['machine']}). `isometry index` also stores records, filters and full text durably.",
         "",
         "| program | wall s | CPU s | peak MB | CPU / Isometry's |",
         "|---|---|---|---|---|",
