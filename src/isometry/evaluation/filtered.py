@@ -158,3 +158,6 @@ def _grouped(lists: list[list[Any]]) -> dict[Any, np.ndarray]:
 
 def _written(value: Any) -> str:
     return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value)
+
+
+__all__ = ["DrawnFilter", "FilterDrawer", "bucket_name", "bucket_of", "filtered_best", "recall_of"]
