@@ -198,10 +198,24 @@ def _late(corpus: _Corpus) -> np.ndarray:
     from isometry.encoders.text import late_chunks
     from isometry.recipes._text import full_model
 
+    model = full_model()
+    limit = model.max_seq_length or 256
     vectors = np.zeros((len(corpus.chunks), 384), dtype=np.float32)
     for text, spans, rows in corpus.passages:
-        vectors[rows] = late_chunks(full_model(), text, spans)
+        first = 0
+        while first < len(rows):  # as many chunks at once as the model reads
+            last = first + 1
+            while last < len(rows) and _tokens(model, text[spans[first][0] : spans[last][1]]) <= limit:
+                last += 1
+            start, end = spans[first][0], spans[last - 1][1]
+            inside = [(a - start, b - start) for a, b in spans[first:last]]
+            vectors[rows[first:last]] = late_chunks(model, text[start:end], inside)
+            first = last
     return vectors
+
+
+def _tokens(model: Any, text: str) -> int:
+    return len(model.tokenizer(text, verbose=False)["input_ids"])
 
 
 class _Known:
