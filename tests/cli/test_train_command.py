@@ -89,16 +89,28 @@ def test_several_data_sets(run, start, tmp_path):
     assert done.code == 2 and "data set 2 is labelled with the columns text" in done.err
 
 
+def test_ids_may_repeat(run, start, tmp_path):
+    rows = table(tmp_path / "rows.csv", id=[1] * 8, anchor=sentences(8), positive=sentences(8, 1))
+    done = run("train", "contrastive", "--data", rows, "--out", tmp_path / "m", *options(start, "--json"))
+    assert done.code == 0 and done.json["report"]["rows"] == 8
+
+
 @pytest.mark.parametrize(
     ("columns", "recipe", "said"),
     [
         ({"title": ["a", "b"]}, "contrastive", "has the columns title"),
+        (
+            {"a": [1, 2], "b": [3, 4]},
+            "contrastive",
+            "rows.csv has the columns a, b; training takes anchor and positive",
+        ),
+        ({"anchor": [7, 8], "positive": ["a", "b"]}, "contrastive", "row 1, column 'anchor': 7 is no text"),
         ({"text": ["a", "b"], "label": ["x", "x"]}, "contrastive", "there is one class only, 'x'"),
         ({"anchor": ["a", "a"], "positive": ["a", "a"]}, "contrastive", "all 4 texts are the same text"),
         ({"anchor": ["a", "b"], "positive": ["", "b"]}, "contrastive", "row 1, column 'positive': an empty text"),
         ({"sentence1": ["a", "b"], "sentence2": ["c", "d"], "score": [1, 1]}, "graded", "every score is 1"),
     ],
-    ids=["columns", "class", "same", "empty", "scores"],
+    ids=["columns", "numbers", "number", "class", "same", "empty", "scores"],
 )
 def test_rows_that_teach_nothing(columns, recipe, said, run, start, tmp_path):
     rows = table(tmp_path / "rows.csv", **columns)

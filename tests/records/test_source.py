@@ -85,6 +85,15 @@ def test_csv_infers_types_and_numbers_rows(tmp_path):
     ]  # fmt: skip
 
 
+def test_a_plain_table_singles_no_column_out(tmp_path):
+    source = open_source(write(tmp_path / "rows.csv", "key,n,word\n1,5,a\n1,,\n"), table=True)
+    assert (source.id_column, source.text_columns, source.image_column) == (None, (), None)
+    assert table_of(source).to_pylist() == [
+        {"id": "1", "key": 1, "n": 5, "word": "a"},
+        {"id": "2", "key": 1, "n": None, "word": None},
+    ]
+
+
 def test_a_bad_row_is_named_by_file_row_column_and_line(tmp_path):
     rows = [{"id": str(n), "text": f"t{n}", "year": n} for n in range(20)]
     lines = [json.dumps(row) for row in rows]

@@ -71,12 +71,12 @@ def mteb_tasks(names: Sequence[str]) -> list[Any]:
             found += list(mteb.get_benchmark(name).tasks)
             continue
         except KeyError as error:
-            benchmark_hint = str(error).strip("'\"")
+            benchmark_hint = str(error.args[0])
         try:
             found.append(mteb.get_task(name))
         except (KeyError, ValueError) as error:
             raise NotFoundError(
-                f"mteb knows neither a benchmark nor a task '{name}' ({benchmark_hint.strip(chr(34))})"
+                f"mteb knows neither a benchmark nor a task '{name}' ({benchmark_hint.rstrip('.')})"
             ) from error
     return found
 

@@ -138,6 +138,8 @@ def _without_content(batch: pa.RecordBatch, plan: Plan) -> tuple[str | None, dic
         names.append(plan.image_column)
         there = pc.is_valid(batch[plan.image_column])
         content = there if content is None else pc.or_(content, there)
+    if content is None:
+        return None, {}
     what = "text" if plan.text_columns else "image"
     reason = f"there is no {what} in it; fill it in or leave the row out"
     if len(names) > 1:

@@ -67,6 +67,7 @@ def make_plan(
     id: str | None,
     lists: Sequence[str],
     types: Mapping[str, str],
+    table: bool = False,
 ) -> Plan:
     """Read the beginning of a source and decide. Raises InputError for names that are not there."""
     sample = _Sample(reader, types)
@@ -82,7 +83,7 @@ def make_plan(
         if not name or _CONTROL.search(name):
             raise InputError(f"{reader.name} has a column named {shown(name)}: rename it to plain text")
 
-    id_column = id or _guess_id(sample)
+    id_column = id or (None if table else _guess_id(sample))
     if id is not None:
         sample.check_id(id)
     elif id_column is None:
@@ -90,11 +91,14 @@ def make_plan(
     else:
         notes.append(f"Ids come from '{id_column}' (choose another column with --id).")
 
-    image_column = image or _guess_image(sample, {id_column, *(text or ())}, notes)
-    text_columns = tuple(text) if text is not None else _guess_text(sample, id_column, image_column, types, lists)
+    if table:
+        image_column, text_columns = image, tuple(text or ())
+    else:
+        image_column = image or _guess_image(sample, {id_column, *(text or ())}, notes)
+        text_columns = tuple(text) if text is not None else _guess_text(sample, id_column, image_column, types, lists)
     if text is None and text_columns:
         notes.append(f"Texts come from {_listed(text_columns)} (choose others with --text).")
-    if not text_columns and not image_column:
+    if not (table or text_columns or image_column):
         raise InputError(
             f"{reader.name} has no column that looks like text or images; name one with --text or --image "
             f"(its columns: {', '.join(sample.names)})"

@@ -129,6 +129,7 @@ def open_source(
     format: str | None = None,
     encoding: str = "utf-8",
     batch_rows: int = 1024,
+    table: bool = False,
 ) -> Source:
     """Open records from a file, a folder, standard input or a Python object.
 
@@ -147,6 +148,7 @@ def open_source(
         format: the format where neither name nor content says it.
         encoding: of csv, tsv, json and text files, as Python names it ('latin-1', 'cp1252', 'utf-16').
         batch_rows: most rows in a batch.
+        table: take the columns as they are: rows are numbered, no id, text or image is looked for.
 
     Raises:
         NotFoundError: no such file. InputError: not a source of records, or a column that is not there.
@@ -161,7 +163,9 @@ def open_source(
     if batch_rows < 1:
         raise InputError(f"batch_rows must be at least 1, not {batch_rows}")
     reader = open_reader(source, format, encoding)
-    plan = make_plan(reader, text=_names(text), image=image, id=id, lists=_names(lists) or (), types=dict(types or {}))
+    plan = make_plan(
+        reader, text=_names(text), image=image, id=id, lists=_names(lists) or (), types=dict(types or {}), table=table
+    )
     return Source(reader, plan, on_bad_row == "skip", None if rejects is None else Path(rejects), batch_rows)
 
 

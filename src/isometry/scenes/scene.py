@@ -166,7 +166,7 @@ def load_scene(path: str | Path) -> Scene:
     """
     path = Path(path)
     if not (path / "scene.json").is_file():
-        raise NotFoundError(f"there is no scene in '{path}' (no scene.json); isometry.scenes.save_scene writes one")
+        raise NotFoundError(f"there is no scene in '{path}' (no scene.json); make one with 'isometry scene build'")
     try:
         document = json.loads((path / "scene.json").read_text(encoding="utf-8"))
         if document["format"] != FORMAT:

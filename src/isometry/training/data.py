@@ -81,7 +81,7 @@ def read_training_data(
         name = where or str(source)
         columns = _hub_columns(str(source).removeprefix(HUB), download)
     else:
-        opened = open_source(source)
+        opened = open_source(source, table=True)
         name = where or opened.name
         columns = {key: [] for key in opened.schema.names}
         for batch in opened.batches():
@@ -115,7 +115,9 @@ def read_training_data(
         raise InputError(f"{name} holds no rows")
     for key, column in texts.items():
         for row, value in enumerate(column, start=1):
-            if not isinstance(value, str) or not value.strip():
+            if value is not None and not isinstance(value, str):
+                raise InputError(f"{name}, row {row}, column '{key}': {value!r} is no text; give the column texts")
+            if value is None or not value.strip():
                 raise InputError(f"{name}, row {row}, column '{key}': an empty text; leave the row out")
     if kind == "graded":
         for row, value in enumerate(targets, start=1):

@@ -227,7 +227,11 @@ def load_model(name: str, download: bool = False) -> Any:
     try:
         return SentenceTransformer(name, local_files_only=not download)
     except (OSError, ValueError) as error:
-        where = "a model that the hub gives" if download else "a hub model on this machine; --download fetches one"
+        where = (
+            "a model that the hub gives"
+            if download
+            else "a hub model on this machine ('isometry train --download' fetches one)"
+        )
         raise NotFoundError(f"no model '{name}': neither a folder nor {where}") from error
 
 

@@ -155,14 +155,11 @@ class GpuTraining:
                 self._values[name] -= step
 
     def _multiply(self) -> None:
-        preset, now = self.preset, self.iteration
-        if now >= preset.densify_until:
-            return
-        if now > preset.densify_from and now % preset.densify_every == 0:
+        if self.preset.multiplies_at(self.iteration):
             self._densify()
-            self._prune(late=now > preset.reset_every)
+            self._prune(late=self.iteration > self.preset.reset_every)
             self._reset_statistics()
-        if now % preset.reset_every == 0:
+        if self.preset.dims_at(self.iteration):
             self._values["logits"].clamp_(max=math.log(0.01 / 0.99))
             self._first["logits"].zero_()
             self._second["logits"].zero_()

@@ -48,6 +48,14 @@ class Preset:
     rotation: float = 1e-3
     structure: float = 0.2
 
+    def multiplies_at(self, iteration: int) -> bool:
+        """Whether Gaussians are cloned, split and pruned after this iteration."""
+        return self.densify_from < iteration < self.densify_until and iteration % self.densify_every == 0
+
+    def dims_at(self, iteration: int) -> bool:
+        """Whether opacities are set back after this iteration."""
+        return iteration < self.densify_until and iteration % self.reset_every == 0
+
     def changed(self, *, iterations: int | None = None, longest: int | None = None, most: int | None = None) -> Preset:
         """With other sizes; another number of iterations shrinks or stretches the whole schedule."""
         limits = {

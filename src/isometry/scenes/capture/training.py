@@ -99,14 +99,11 @@ class Training:
         }
 
     def _multiply(self) -> None:
-        preset, now = self.preset, self.iteration
-        if now >= preset.densify_until:
-            return
-        if now > preset.densify_from and now % preset.densify_every == 0:
+        if self.preset.multiplies_at(self.iteration):
             self._densify()
-            self._prune(late=now > preset.reset_every)
+            self._prune(late=self.iteration > self.preset.reset_every)
             self._reset_statistics()
-        if now % preset.reset_every == 0:
+        if self.preset.dims_at(self.iteration):
             ceiling = np.float32(math.log(0.01 / 0.99))
             np.minimum(self.parameters.values["logits"], ceiling, out=self.parameters.values["logits"])
             self.parameters.forget("logits")
