@@ -45,6 +45,24 @@ def colours(page) -> dict[str, int]:
     )
 
 
+def drawn(page, holds) -> None:
+    """Wait until `holds` is true of the colours: the canvas follows the address by a frame."""
+    for _ in range(100):
+        if holds(colours(page)):
+            return
+        page.wait_for_timeout(50)
+    assert holds(colours(page))
+
+
+def still(page) -> dict[str, int]:
+    """The colours once two looks, a while apart, agree."""
+    last, now = None, colours(page)
+    while now != last:
+        page.wait_for_timeout(300)
+        last, now = now, colours(page)
+    return now
+
+
 def settled(page, wanted: str) -> None:
     page.wait_for_function("wanted => location.search.includes(wanted)", arg=wanted)
 
@@ -80,8 +98,7 @@ def test_the_tab_draws_every_point_and_the_table_says_what_is_seen(page, address
     expect(page.locator("#map-table-title")).to_have_text("50 of the 60 in view, the nearest to its middle")
     expect(page.locator("#list-view")).to_be_hidden()
     assert page.url.endswith("?view=map")
-    found = colours(page)
-    assert found["255,255,255"] < sum(found.values()) and len(found) > 10
+    drawn(page, lambda found: found["255,255,255"] < sum(found.values()) and len(found) > 10)
     page.go_back()
     expect(page.locator("#results h2")).to_have_count(10)
     expect(page.locator("#map-view")).to_be_hidden()
@@ -119,7 +136,7 @@ def test_colours_legend_and_one_category_are_in_the_address(shown, address):
     shown.select_option("#colour-by", "none")
     settled(shown, "colour=none")
     expect(shown.locator("#legend")).to_be_empty()
-    assert len(colours(shown)) < many
+    drawn(shown, lambda found: len(found) < many)
     shown.reload()
     expect(shown.locator("#colour-by")).to_have_value("none")
 
@@ -147,13 +164,12 @@ def test_zoom_by_buttons_keys_wheel_and_drag_and_the_address_brings_the_view_bac
     shown.wait_for_function("() => new URLSearchParams(location.search).get('at').split(',')[0] > 0.51")
     assert "/record/" not in shown.url
     shown.mouse.move(2, 2)
-    shown.wait_for_timeout(300)
-    before, view = colours(shown), shown.url
+    before, view = still(shown), shown.url
     shown.goto(view)
     expect(shown.locator("#map-note")).to_contain_text("60 records")
     expect(shown.locator("#map-rows tr").first).to_be_visible()
-    shown.wait_for_timeout(300)
-    assert colours(shown) == before and shown.url == view
+    drawn(shown, lambda found: found == before)
+    assert shown.url == view
 
 
 def test_a_pointer_shows_the_title_and_opens_the_record(shown, address):
@@ -188,7 +204,7 @@ def test_a_finger_first_sees_what_a_point_is(browser, address):
         page.goto(f"{address}/?view=map")
         expect(page.locator("#map-rows tr")).to_have_count(50)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
-        assert colours(page)["28,33,38"] > 1000  # the dark ground
+        drawn(page, lambda found: found.get("28,33,38", 0) > 1000)  # the dark ground
         places, ids = on_screen(page, address)
         one = alone(places)
         page.touchscreen.tap(*places[one])
@@ -201,11 +217,9 @@ def test_a_finger_first_sees_what_a_point_is(browser, address):
 
 
 def test_the_theme_is_followed(shown):
-    assert colours(shown)["255,255,255"] > 1000
+    drawn(shown, lambda found: found["255,255,255"] > 1000)
     shown.get_by_role("button", name="Switch between light and dark").click()
-    shown.wait_for_timeout(200)
-    found = colours(shown)
-    assert found["28,33,38"] > 1000 and "255,255,255" not in found
+    drawn(shown, lambda found: found.get("28,33,38", 0) > 1000 and "255,255,255" not in found)
 
 
 def test_progress_is_shown_while_a_better_map_is_made(page, address):
