@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from scipy.spatial import Delaunay
 from scipy.spatial.transform import Rotation
 
 from isometry.errors import InputError, MissingExtraError
-from isometry.scenes.cage import build_cage, cage_from_mesh
+from isometry.scenes import Stage, example_scene
+from isometry.scenes.cage import build_cage, cage_from_mesh, qualities
 from isometry.scenes.embedding import bind, deform
 from isometry.scenes.gaussians import Gaussians
 from isometry.scenes.meshed import object_cage
@@ -179,3 +181,34 @@ def test_meshers_that_fail_are_said(monkeypatch):
 
     with pytest.raises(InputError, match="took the outside for something"):
         object_cage(part, half)
+
+
+@pytest.mark.parametrize("name", ["pytetwild", "tetgen"])
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_installed_meshers_fill_the_objects_of_the_example(name, number):
+    pytest.importorskip(name)
+    scene = example_scene(splats=6000)
+    part = scene.part(scene.objects[number].label)
+    cage = object_cage(part, name, vertices=500)
+    assert 250 < len(cage.vertices) < 1000, "about as fine as the lattice"
+    assert (cage.rest_volumes > 0).all() and qualities(cage.vertices, cage.tets).min() >= 0.02
+    bound = bind(part, cage)
+    assert bound.fallback_share < 0.2
+    # a turn of the cage turns the splats with it
+    turn = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])
+    means, _, gradients, _ = deform(bound, cage, cage.vertices @ turn.T, part.covariances())
+    np.testing.assert_allclose(means, part.means @ turn.T, atol=2e-5)
+    np.testing.assert_allclose(gradients, np.tile(turn, (len(part), 1, 1)), atol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["pytetwild", "tetgen"])
+def test_an_object_on_a_mesher_s_cage_falls_and_rests(name):
+    pytest.importorskip(name)
+    scene = example_scene(splats=3000)
+    jelly = replace(scene.objects[0], mesher=name, vertices=200)
+    stage = Stage(scene.with_objects((jelly, *scene.objects[1:]), scene.labels), substeps=8)
+    for _ in range(60):
+        stage.world.step()
+    assert stage.world.lost == 0 and np.isfinite(stage.world.x).all()
+    low = stage.world.x[stage.world.span(0)][:, 1].min()
+    assert 0.6 < low < 0.8, "on the table"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import types
 from dataclasses import replace
@@ -18,7 +19,8 @@ from isometry.scenes.capture.gpu import GpuTraining
 from isometry.scenes.capture.photos import Photo
 from isometry.scenes.capture.start import first_gaussians
 from isometry.scenes.files.cameras import Camera
-from isometry.scenes.raster.gpu import render_on_gpu
+from isometry.scenes.raster import harmonics, projection
+from isometry.scenes.raster.gpu import draw, render_on_gpu
 from tests.scenes.captures import ring
 
 torch = pytest.importorskip("torch")
@@ -196,3 +198,80 @@ def test_a_scene_is_built_with_it(gsplat, photos, monkeypatch, tmp_path, folder)
     built = build_scene(folder, tmp_path / "s", PLAN.changed(iterations=12), device="cuda", say=said.append)
     assert built.report["device"] == "cuda" and built.report["held_out"]["psnr"] > 8
     assert any("iteration 12 of 12" in sentence for sentence in said)
+
+
+def test_gsplat_s_own_function_takes_what_it_is_given(monkeypatch):
+    """The call is bound to the installed signature, its shapes held to the checks at the head of gsplat's function."""
+    real = pytest.importorskip("gsplat").rasterization
+    signature, seen = inspect.signature(real), {}
+
+    def note(*given, **named):
+        bound = signature.bind(*given, **named)
+        bound.apply_defaults()
+        seen.update(bound.arguments)
+        raise StopIteration
+
+    g = example_scene(splats=1000).gaussians
+    names = ("means", "log_scales", "quaternions", "logits", "harmonics")
+    values = {name: torch.tensor(getattr(g, name)) for name in names}
+    with pytest.raises(StopIteration):
+        draw(note, torch, values, ring(3)[0], 1, torch.zeros(3))
+    n = len(g)
+    shapes = {"means": (n, 3), "quats": (n, 4), "scales": (n, 3), "opacities": (n,), "colors": (n, 4, 3)}
+    shapes |= {"viewmats": (1, 4, 4), "Ks": (1, 3, 3), "backgrounds": (1, 3)}
+    assert {name: tuple(seen[name].shape) for name in shapes} == shapes
+    assert seen["camera_model"] == "pinhole" and seen["rasterize_mode"] == "classic" and not seen["with_ut"]
+    np.testing.assert_allclose(seen["scales"].numpy(), g.scales, rtol=1e-6)
+    np.testing.assert_allclose(seen["opacities"].numpy(), g.opacities, rtol=1e-6)
+    # gsplat checks shapes in its first lines, before it asks for CUDA
+    monkeypatch.setattr("gsplat.rendering.fully_fused_projection", note)
+    signature = inspect.signature(sys.modules["gsplat.cuda._wrapper"].fully_fused_projection)
+    with pytest.raises(StopIteration):
+        draw(real, torch, values, ring(3)[0], 1, torch.zeros(3))
+    assert seen["near_plane"] == 0.2 and seen["eps2d"] == 0.3 and not seen["packed"]
+
+
+def test_gsplat_projects_and_colours_like_the_cpu():
+    """Its reference in torch, which runs without CUDA, gives our centres, conics, depths and colours."""
+    theirs = pytest.importorskip("gsplat.cuda._torch_impl")
+    rng = np.random.default_rng(4)
+    g, camera = example_scene(splats=3000).gaussians.with_degree(3), ring(3)[1]
+    g = replace(g, harmonics=g.harmonics + rng.normal(0, 0.1, g.harmonics.shape).astype(np.float32))
+    n = len(g)
+    centres, conics = np.zeros((n, 2)), np.zeros((n, 3))
+    depths, reach, boxes = np.zeros(n), np.zeros(n), np.zeros((n, 4), np.int32)
+    row = projection.camera_row(camera)
+    projection.project(
+        g.means.astype(float), g.covariances().astype(float), g.opacities, row, centres, conics, depths, reach, boxes
+    )
+    drawn = boxes[:, 2] >= boxes[:, 0]
+    assert drawn.sum() > 1000
+    view = torch.eye(4, dtype=torch.float64)
+    view[:3, :3], view[:3, 3] = torch.as_tensor(camera.rotation), torch.as_tensor(camera.translation)
+    lens = torch.tensor([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1]], dtype=torch.float64)
+    means = torch.tensor(g.means, dtype=torch.float64)
+    covariances, _ = theirs._quat_scale_to_covar_preci(
+        torch.tensor(g.quaternions, dtype=torch.float64),
+        torch.tensor(g.scales, dtype=torch.float64),
+        True,
+        False,
+        False,
+    )
+    radii, middle, away, sharp, _ = theirs._fully_fused_projection(
+        means, covariances, view[None], lens[None], camera.width, camera.height, eps2d=0.3, near_plane=0.2
+    )
+    assert (radii[0].numpy() > 0).all(axis=1)[drawn].all(), "what we draw they draw"
+    np.testing.assert_allclose(middle[0].numpy()[drawn], centres[drawn], atol=1e-3)
+    np.testing.assert_allclose(away[0].numpy()[drawn], depths[drawn], atol=1e-5)
+    # their limit of x/z and y/z inside J is 0.15 fields of view beyond the rim, ours the reference's 1.3 half fields
+    inside = drawn & (centres > 0).all(axis=1) & (centres < [camera.width, camera.height]).all(axis=1)
+    np.testing.assert_allclose(sharp[0].numpy()[inside], conics[inside], rtol=2e-3, atol=1e-6)
+    directions = means - torch.as_tensor(camera.position)
+    for degree in range(4):
+        shade = theirs._spherical_harmonics(degree, directions, torch.tensor(g.harmonics, dtype=torch.float64))
+        mine = np.zeros((n, 3))
+        values = np.zeros(16)
+        for number, way in enumerate((directions / directions.norm(dim=1, keepdim=True)).numpy()):
+            harmonics.basis(*way, degree, values)
+            mine[number] = values[: (degree + 1) ** 2] @ g.harmonics[number, : (degree + 1) ** 2]
+        np.testing.assert_allclose(shade.numpy(), mine, atol=1e-5)

@@ -23,6 +23,7 @@ from isometry.scenes._numba import compiled
 from isometry.scenes.gaussians import Gaussians
 
 _CELLS = 40_000_000
+SMALLEST_QUALITY = 0.02
 _AXES = np.array(list(itertools.permutations(range(3))))
 _ODD = np.array([np.linalg.det(np.eye(3)[list(axes)]) < 0 for axes in _AXES])
 
@@ -168,11 +169,11 @@ def build_cage(
     return cage
 
 
-def cage_from_mesh(vertices: np.ndarray, tets: np.ndarray, *, smallest_quality: float = 0.02) -> Cage:
+def cage_from_mesh(vertices: np.ndarray, tets: np.ndarray, *, smallest_quality: float = SMALLEST_QUALITY) -> Cage:
     """A cage of tetrahedra from any mesher; turned-over ones are put right, slivers refused.
 
     Args:
-        smallest_quality: lowest allowed 6 sqrt(2) volume / (longest edge)^3, which is 1 for a regular tetrahedron.
+        smallest_quality: lowest allowed of `qualities`.
 
     Raises:
         InputError: bad numbers, or slivers: how many and the worst.
@@ -184,9 +185,7 @@ def cage_from_mesh(vertices: np.ndarray, tets: np.ndarray, *, smallest_quality: 
         raise InputError(f"cage tetrahedra must be (m, 4) numbers of the {len(vertices)} vertices")
     volumes = _volumes(vertices, tets)
     tets[volumes < 0] = tets[volumes < 0][:, [0, 2, 1, 3]]
-    edges = vertices[tets[:, [0, 0, 0, 1, 1, 2]]] - vertices[tets[:, [1, 2, 3, 2, 3, 3]]]
-    lengths = np.linalg.norm(edges, axis=2)
-    quality = 6 * math.sqrt(2) * np.abs(volumes) / np.maximum(lengths.max(axis=1), 1e-300) ** 3
+    lengths, quality = _edges(vertices, tets), qualities(vertices, tets)
     bad = quality < smallest_quality
     if bad.any():
         raise InputError(
@@ -198,6 +197,19 @@ def cage_from_mesh(vertices: np.ndarray, tets: np.ndarray, *, smallest_quality: 
     renumber[used] = np.arange(len(used))
     order, starts = _colour(renumber[tets], len(used))
     return Cage(vertices[used], renumber[tets][order], starts, float(lengths.mean()))
+
+
+def qualities(vertices: np.ndarray, tets: np.ndarray) -> np.ndarray:
+    """6 sqrt(2) volume / (longest edge)^3 of each tetrahedron `(m,)`: 1 for a regular one, near 0 for a sliver."""
+    longest = np.maximum(_edges(vertices, tets).max(axis=1), 1e-300)
+    good: np.ndarray = 6 * math.sqrt(2) * np.abs(_volumes(vertices, tets)) / longest**3
+    return good
+
+
+def _edges(vertices: np.ndarray, tets: np.ndarray) -> np.ndarray:
+    ends = vertices[tets[:, [0, 0, 0, 1, 1, 2]]] - vertices[tets[:, [1, 2, 3, 2, 3, 3]]]
+    lengths: np.ndarray = np.linalg.norm(ends, axis=2)
+    return lengths
 
 
 def _lattice(means: np.ndarray, spread: np.ndarray, low: np.ndarray, high: np.ndarray, cell: float, fill: bool) -> Cage:

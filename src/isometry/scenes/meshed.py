@@ -20,7 +20,8 @@ def object_cage(gaussians: Gaussians, mesher: str | Mesher = "lattice", *, verti
 
     Args:
         mesher: 'lattice', the name of an installed mesher, or a function of vertices `(v, 3)` and outward triangles
-            `(f, 3)` that gives vertices and tetrahedra. vertices: of the lattice, about; a mesher takes its own number.
+            `(f, 3)` that gives vertices and tetrahedra.
+        vertices: of the lattice, about; a named mesher makes tetrahedra of the size of the lattice's.
 
     Raises:
         InputError: no such mesher, slivers, or a mesh that lost much of the volume. MissingExtraError: not installed.
@@ -30,7 +31,7 @@ def object_cage(gaussians: Gaussians, mesher: str | Mesher = "lattice", *, verti
     lattice = build_cage(gaussians, vertices=vertices)
     if mesher == "lattice":
         return lattice
-    work: Mesher = _named(mesher) if isinstance(mesher, str) else mesher
+    work: Mesher = _named(mesher, lattice.cell) if isinstance(mesher, str) else mesher
     used, triangles = np.unique(lattice.surface, return_inverse=True)
     outside = _smoothed(lattice.vertices[used], triangles.reshape(-1, 3))
     volume = _volume(outside, triangles.reshape(-1, 3))
@@ -65,18 +66,23 @@ def _smoothed(points: np.ndarray, triangles: np.ndarray, rounds: int = 4) -> np.
     return points
 
 
-def _named(name: str) -> Mesher:
+def _named(name: str, cell: float) -> Mesher:
+    """An installed mesher, set to about the lattice's resolution."""
     try:
         if name == "pytetwild":
             import pytetwild
 
-            return lambda points, triangles: pytetwild.tetrahedralize(points, triangles)[:2]
+            return lambda points, triangles: pytetwild.tetrahedralize(points, triangles, edge_length_abs=1.5 * cell)[:2]
         import tetgen
     except ImportError as error:
         raise MissingExtraError(f"the mesher {name}", "mesh") from error
 
     def work(points: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        made: Any = tetgen.TetGen(points, triangles).tetrahedralize(order=1, mindihedral=12, minratio=1.4)
+        # without its optimisation of wide dihedral angles tetgen leaves slivers here and there
+        made: Any = tetgen.TetGen(points, triangles).tetrahedralize(
+            order=1, mindihedral=12, minratio=1.4, fixedvolume=True, maxvolume=cell**3 / 3, optmaxdihedral=150,
+            opt_iterations=10,
+        )  # fmt: skip
         return made[0], made[1]
 
     return work

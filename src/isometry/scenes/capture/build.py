@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from isometry.errors import ExistsError, InputError, NotFoundError
-from isometry.scenes.capture.checkpoint import Checkpoint
+from isometry.scenes.capture.checkpoint import Checkpoint, unfinished
 from isometry.scenes.capture.frame import Frame, capture_frame, check_scale
 from isometry.scenes.capture.gpu import GpuTraining
 from isometry.scenes.capture.photos import Photo, load_photos, split
-from isometry.scenes.capture.poses import find_poses, photographs
+from isometry.scenes.capture.poses import FOLDER, find_poses, photographs
 from isometry.scenes.capture.presets import Preset
 from isometry.scenes.capture.start import first_gaussians
 from isometry.scenes.capture.surface import from_mesh
@@ -79,7 +79,7 @@ def build_scene(
     if source.is_file() and source.suffix.lower() != ".json":
         return _from_file(source, out, preset, metres_per_unit, up, seed)
     began = time.perf_counter()
-    capture = _capture(source, say)
+    capture = _capture(source, out, seed, say)
     if len(capture.cameras) < 2:
         raise InputError(f"{source}: a scene is built from at least two photographs and there is one")
     frame = capture_frame(capture.cameras, metres_per_unit, up)
@@ -104,7 +104,7 @@ def build_scene(
     return Built(scene, report)
 
 
-def _capture(source: Path, say: Say) -> Capture:
+def _capture(source: Path, out: Path, seed: int, say: Say) -> Capture:
     if source.is_dir():
         named = [source / name for name in ("transforms.json", "transforms_train.json", "cameras.bin", "cameras.txt",
                                             "sparse", "colmap")]  # fmt: skip
@@ -116,7 +116,7 @@ def _capture(source: Path, say: Say) -> Capture:
                     f"{source}: neither photographs nor poses (a COLMAP model or a transforms.json) are in this folder"
                 )
             say(f"{len(pictures)} photographs without poses: finding them")
-            return find_poses(folder)
+            return find_poses(folder, keep=unfinished(out) / FOLDER, seed=seed, say=say)
     return read_cameras(source)
 
 

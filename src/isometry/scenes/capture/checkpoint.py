@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from isometry.errors import CorruptionError, InputError, MissingExtraError
+from isometry.scenes.capture.poses import FOLDER
 from isometry.scenes.files.atomic import write_atomic
 
 _NAME = "checkpoint.safetensors"
@@ -23,7 +25,7 @@ class Checkpoint:
     """
 
     def __init__(self, out: Path, asked: dict[str, Any]) -> None:
-        self.folder = out.parent / f".{out.name}.build"
+        self.folder = unfinished(out)
         self.file = self.folder / _NAME
         self._asked = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -61,8 +63,14 @@ class Checkpoint:
         self.file.unlink(missing_ok=True)
         for half_written in self.folder.glob(f".{_NAME}.*"):
             half_written.unlink()
+        shutil.rmtree(self.folder / FOLDER, ignore_errors=True)
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
+
+
+def unfinished(out: Path) -> Path:
+    """Where a scene's build keeps what it has so far."""
+    return out.parent / f".{out.name}.build"
 
 
 def _library(*, reader: bool = False) -> Any:
