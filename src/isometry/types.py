@@ -105,7 +105,9 @@ class Encoder(Protocol):
 class DescribedEncoder(Encoder, Protocol):
     """An encoder that says what it is, so that a collection can refuse the vectors of another."""
 
-    def describe(self) -> EncoderDescription: ...
+    def describe(self) -> EncoderDescription:
+        """Name, digest, dimension and what else decides the space of its vectors."""
+        ...
 
 
 @runtime_checkable
@@ -129,14 +131,22 @@ class Index(Protocol):
 class Compressor(Protocol):
     """A scikit-learn estimator from vectors `(n, d)` float32 to codes `(n, b)` uint8."""
 
-    def fit(self, X: np.ndarray, y: Any = None) -> Compressor: ...
+    def fit(self, X: np.ndarray, y: Any = None) -> Compressor:
+        """Learn from vectors `(n, d)`; returns itself."""
+        ...
 
-    def transform(self, X: np.ndarray) -> np.ndarray: ...
+    def transform(self, X: np.ndarray) -> np.ndarray:
+        """Vectors `(n, d)` to codes `(n, b)` uint8."""
+        ...
 
-    def inverse_transform(self, codes: np.ndarray) -> np.ndarray: ...
+    def inverse_transform(self, codes: np.ndarray) -> np.ndarray:
+        """Codes `(n, b)` to the float32 vectors `(n, d)` they stand for."""
+        ...
 
     @property
-    def bytes_per_vector(self) -> int: ...
+    def bytes_per_vector(self) -> int:
+        """b, with norms and factors kept per vector; what all vectors share is not in it."""
+        ...
 
     def scorer(self, queries: np.ndarray) -> Scorer:
         """Queries `(q, d)` to a function from codes `(m, b)` to asymmetric scores `(q, m)` float32."""
@@ -144,6 +154,8 @@ class Compressor(Protocol):
 
 
 class Scorer(Protocol):
+    """Codes `(m, b)` to scores `(q, m)` float32 against the queries it was made for."""
+
     def __call__(self, codes: np.ndarray) -> np.ndarray: ...
 
 

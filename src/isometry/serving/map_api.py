@@ -39,6 +39,8 @@ class MapAnswer(BaseModel):
 
 
 class Category(BaseModel):
+    """A value with a colour of its own and how many points have it."""
+
     value: str | bool | int | float
     count: int
 
@@ -58,6 +60,8 @@ class ColoursAnswer(BaseModel):
 
 
 class PlacedHit(BaseModel):
+    """A found record and which point of the map it is."""
+
     place: int
     id: str
     score: float
@@ -73,12 +77,16 @@ class FoundAnswer(BaseModel):
 
 
 class PlacedRecord(BaseModel):
+    """A record and which point of the map it is."""
+
     place: int
     id: str
     record: dict[str, Any]
 
 
 class RecordsAnswer(BaseModel):
+    """The records of the points asked for."""
+
     records: list[PlacedRecord]
 
 

@@ -10,11 +10,15 @@ Mode = Literal["vector", "text", "hybrid"]
 
 
 class ErrorDetail(BaseModel):
+    """What went wrong, for people (`message`) and for programs (`type`)."""
+
     message: str = Field(description="one sentence: what is wrong and what to do")
     type: str
 
 
 class ErrorBody(BaseModel):
+    """Every answer that is no success has this shape."""
+
     error: ErrorDetail
 
 
@@ -72,6 +76,8 @@ class FacetBody(BaseModel):
 
 
 class HitAnswer(BaseModel):
+    """A record that was found."""
+
     id: str
     score: float = Field(description="higher is closer")
     record: dict[str, Any]
@@ -79,6 +85,8 @@ class HitAnswer(BaseModel):
 
 
 class FacetValue(BaseModel):
+    """How many records have this value."""
+
     value: str | bool | int | float
     count: int
 
@@ -95,6 +103,8 @@ class SearchAnswer(BaseModel):
 
 
 class FacetsAnswer(BaseModel):
+    """For each column its values, the most frequent first."""
+
     facets: dict[str, list[FacetValue]]
 
 
@@ -106,6 +116,8 @@ class RecordAnswer(BaseModel):
 
 
 class ColumnAnswer(BaseModel):
+    """A column of the collection and what it is there for."""
+
     name: str
     type: str
     role: Literal["attribute", "text", "image"]
@@ -143,17 +155,23 @@ class EmbeddingsBody(BaseModel):
 
 
 class Embedding(BaseModel):
+    """The vector of the input at `index`."""
+
     object: Literal["embedding"] = "embedding"
     index: int
     embedding: list[float] | str = Field(description="numbers, or little-endian float32 in base64")
 
 
 class Usage(BaseModel):
+    """Tokens that were read; both figures are the same, as nothing is generated."""
+
     prompt_tokens: int
     total_tokens: int
 
 
 class EmbeddingsAnswer(BaseModel):
+    """As the OpenAI interface has it."""
+
     object: Literal["list"] = "list"
     data: list[Embedding]
     model: str = Field(description="the encoder that made them")
@@ -182,15 +200,21 @@ class WrittenAnswer(BaseModel):
 
 
 class DeleteBody(BaseModel):
+    """Ids of records to delete; one that is not there is passed over."""
+
     model_config = ConfigDict(extra="forbid")
     ids: list[str]
 
 
 class DeletedAnswer(BaseModel):
+    """What was done; it is on disk when this is answered."""
+
     deleted: int
     records: int = Field(description="in the collection now")
 
 
 class Health(BaseModel):
+    """The server answers."""
+
     status: Literal["ok"] = "ok"
     version: str
