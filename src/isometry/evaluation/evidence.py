@@ -134,7 +134,7 @@ class Evidence:
         seconds: float,
         measured: Mapping[str, float] | None = None,
     ) -> Evidence:
-        """Evidence from values[metric][system] = one value per seed (or one, for a published figure)."""
+        """Evidence from `values[metric][system]` = one value per seed (or one, for a published figure)."""
         lines = _judged(claims, [_values_of(claim, values, len(seeds)) for claim in claims])
         return cls(
             recipe=recipe,

@@ -17,8 +17,11 @@ class HNSWIndex(FaissIndex):
     those.
 
     Args:
-        links: neighbours of a node (M). build_breadth: efConstruction. breadth: efSearch, at least over_fetch * k is
-        used. over_fetch: candidates scored exactly, as a multiple of k. code: what the nodes hold (`FaissIndex`).
+        links: neighbours of a node (M).
+        build_breadth: efConstruction.
+        breadth: efSearch; at least over_fetch * k is used.
+        over_fetch: candidates scored exactly, as a multiple of k.
+        code: what the nodes hold (`FaissIndex`).
     """
 
     def __init__(
