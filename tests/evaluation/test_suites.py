@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from isometry.cli._eval_suite import grid_of
 from isometry.errors import InputError, NotFoundError
 from isometry.evaluation.baselines import HashedWords, Lsa, RandomVectors
 from isometry.evaluation.mteb_results import read_result, result_path, write_result
@@ -211,6 +212,38 @@ def test_a_single_model_has_a_leaderboard_too():
     board = leaderboard("one", runs()[:1])
     assert board.to_dict()["models"][0]["rank_interval"] == {"items": [1, 1], "tasks": [1, 1]}
     assert board.difference is None and board.to_dict()["comparisons"] == []
+
+
+def test_all_cuts_of_one_model_are_a_grid(tmp_path):
+    tasks = loaded()
+    noise = {(2, 8): 3.0, (2, 26): 1.0, (4, 8): 0.5, (4, 26): 0.2}
+    found = [run_model(f"m#layers={n},dimensions={d}", Letters(part), tasks) for (n, d), part in noise.items()]
+    board = leaderboard("sizes", found)
+    grid = board.to_dict()["grid"]
+    means = {run.name: board.table.values[row].mean() for row, run in enumerate(board.runs)}
+    assert (grid["layers"], grid["dimensions"]) == ([2, 4], [8, 26])
+    assert grid["mean"] == [
+        [means["m#layers=2,dimensions=8"], means["m#layers=2,dimensions=26"]],
+        [means["m#layers=4,dimensions=8"], means["m#layers=4,dimensions=26"]],
+    ]
+    text = write_suite_report(tmp_path / "report.md", board).read_text()
+    assert "## Sizes" in text and text.count("data:image/png;base64,") == 3
+    assert "grid" not in leaderboard("a cell is missing", found[:3]).to_dict()
+    assert (
+        "grid"
+        not in leaderboard(
+            "two models", [*found[:3], run_model("o#layers=4,dimensions=26", Letters(), tasks)]
+        ).to_dict()
+    )
+    assert "grid" not in leaderboard("no cuts", runs()).to_dict()
+
+
+def test_the_cells_of_a_grid_are_named():
+    names = grid_of(["default"], "2,6 x 48,384")
+    assert names == [f"default#layers={n},dimensions={d}" for n in (6, 2) for d in (384, 48)]
+    for models, grid in ((["default"], "2,6"), (["a", "b"], "2x4"), (["lsa"], "2x4"), (["a#layers=2"], "2x4")):
+        with pytest.raises(InputError, match="--grid"):
+            grid_of(models, grid)
 
 
 def test_wrong_names_are_answered_with_the_nearest():

@@ -319,3 +319,86 @@ def test_run_files_name_the_nearest_setting(tmp_path):
         TrainingRun.from_json(tmp_path / "run.json")
     with pytest.raises(NotFoundError, match="did you mean 'starbucks'"):
         preset("starbuck")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"batch_size": "8"}, "batch_size takes a whole number, not '8'"),
+        ({"steps": 1.5}, "steps takes a whole number"),
+        ({"in_batch": 1}, "in_batch takes true or false"),
+        ({"learning_rate": float("inf")}, "learning_rate takes a finite number"),
+        ({"pooling": "max"}, "pooling is one of keep, mean"),
+        ({"ladder": ((1, 2, 3),)}, "ladder takes"),
+        ({"freeze": -1}, "freeze is at least 0"),
+        ({"warmup": 2.0}, "0 to 1, not 2.0"),
+    ],
+)
+def test_settings_of_the_wrong_kind_are_named(settings, said):
+    with pytest.raises(InputError, match=said):
+        TrainingRun(**settings)
+
+
+def test_a_learned_temperature_is_trained(start, tmp_path):
+    from isometry.training import build_loss
+
+    assert build_loss(run_of(start, learn_temperature=True), load_text_model(start)).log_scale is not None
+    fixed = train(run_of(start), tmp_path / "a", data=pairs())
+    learned = train(run_of(start, learn_temperature=True, learning_rate=0.05), tmp_path / "b", data=pairs())
+    assert fixed.losses[0][1] == pytest.approx(learned.losses[0][1]) and fixed.losses != learned.losses
+
+
+def test_stages_of_a_file_go_on_where_they_stopped(start, tmp_path, capsys):
+    from dataclasses import asdict
+
+    from isometry.cli.main import main
+
+    data = tmp_path / "rows.jsonl"
+    rows = pairs(16, negatives=1).texts
+    data.write_text("\n".join(json.dumps({k: v[i] for k, v in rows.items()}) for i in range(16)))
+    stages = [run_of(start), run_of("whatever", in_batch=False, hard="own")]
+    (tmp_path / "stages.json").write_text(json.dumps([asdict(stage) for stage in stages]))
+
+    def call(out, *more):
+        given = ["train", str(tmp_path / "stages.json"), "--data", str(data), "--out", str(tmp_path / out), *more]
+        with pytest.raises(SystemExit) as stop:
+            main(given)
+        return stop.value.code, capsys.readouterr()
+
+    code, found = call("whole", "--json")
+    told = json.loads(found.out)
+    assert code == 0 and [stage["steps"] for stage in told["stages"]] == [6, 6]
+    assert "stage 2 of 2" in found.err and told["model"] == str(tmp_path / "whole")
+    first = [replace(stage, data=str(data)) for stage in stages]
+    train(first[0], tmp_path / "m.stage-1")
+    second = replace(first[1], model=str(tmp_path / "m.stage-1"))
+    with pytest.raises(KeyboardInterrupt):
+        train(second, tmp_path / "m", progress=lambda step: step.step < 4)
+    code, found = call("m", "--resume")
+    assert code == 0 and "stage 1 of 2" not in found.err
+    assert same(weights(tmp_path / "m"), weights(tmp_path / "whole"))
+    code, found = call("m", "--resume")
+    assert code == 0 and "nothing is left to do" in found.err
+    code, found = call("m")
+    assert code == 2 and "is there already" in found.err
+
+
+def test_any_setting_on_the_command_line(start, tmp_path, capsys):
+    from isometry.cli.main import main
+
+    data = tmp_path / "rows.jsonl"
+    rows = pairs(16).texts
+    data.write_text("\n".join(json.dumps({k: v[i] for k, v in rows.items()}) for i in range(16)))
+    common = ["train", "contrastive", "--data", str(data), "--model", start, "--steps", "1", "--batch-size", "4"]
+    more = ["--set", "focal=0.5", "--set", 'directions=["query_to_doc","doc_to_query"]', "--set", "schedule=cosine"]
+    with pytest.raises(SystemExit) as stop:
+        main([*common, *more, "--out", str(tmp_path / "m")])
+    assert stop.value.code == 0
+    run = TrainingRun.from_json(tmp_path / "m" / "isometry_run.json")
+    assert (run.focal, run.directions, run.schedule) == (0.5, ("query_to_doc", "doc_to_query"), "cosine")
+    capsys.readouterr()
+    for given, said in (("focl=1", "did you mean 'focal'"), ("focal", "NAME=VALUE"), ("focal=x", "a finite number")):
+        with pytest.raises(SystemExit) as stop:
+            main([*common, "--set", given, "--out", str(tmp_path / "x")])
+        error = capsys.readouterr().err
+        assert stop.value.code == 2 and said in error and "Traceback" not in error

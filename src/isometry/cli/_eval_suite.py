@@ -41,6 +41,17 @@ def open_model(name: str, download: bool = False) -> Any:
     return baselines.HashedWords(**size, of="characters" if kind == "characters" else "words")
 
 
+def grid_of(models: Sequence[str], grid: str) -> list[str]:
+    """'my-model' and '2,6x96,384' to the names of its four cuts, the largest first."""
+    found = re.fullmatch(r"(\d+(?:,\d+)*)\s*x\s*(\d+(?:,\d+)*)", grid.strip())
+    if found is None:
+        raise InputError(f"--grid {grid}: give layers and dimensions, e.g. 2,4,6x48,96,384")
+    if len(models) != 1 or "#" in models[0] or models[0] in BASELINES:
+        raise InputError("--grid takes one model that has layers, and no cut of it")
+    layers, dimensions = (sorted({int(one) for one in part.split(",")}, reverse=True) for part in found.groups())
+    return [f"{models[0]}#layers={n},dimensions={d}" for n in layers for d in dimensions]
+
+
 def evaluate_suite(
     models: Sequence[str],
     suite: str,

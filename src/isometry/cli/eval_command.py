@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from isometry.cli._eval_suite import evaluate_suite, print_table
+from isometry.cli._eval_suite import evaluate_suite, grid_of, print_table
 from isometry.cli._shared import print_json, progress_bar, tell
 from isometry.errors import InputError, NotFoundError
 
@@ -44,6 +44,10 @@ def evaluate(
     task: Annotated[
         list[str] | None, typer.Option("--task", help="only this task of the suite; may be repeated")
     ] = None,
+    grid: Annotated[
+        str | None,
+        typer.Option("--grid", help="judge one model cut to every size of a grid, LAYERSxDIMENSIONS: 2,4,6x48,96,384"),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="folder for results and reports; finished ones are reused")
     ] = None,
@@ -71,10 +75,12 @@ def evaluate(
     if suite is not None:
         if (split, mode, against, k, allow_missing) != ("test", "vector", None, 100, False):
             raise InputError("--split, --mode, --against, -k and --allow-missing judge a BEIR folder: not with --suite")
+        if grid is not None:
+            targets = grid_of(targets, grid)
         evaluate_suite(targets, suite, task or [], data, out, cache, select, report, download, as_json)
         return
-    if task or out is not None or cache is not None or select:
-        raise InputError("--task, --out, --cache and --select need --suite")
+    if task or out is not None or cache is not None or select or grid is not None:
+        raise InputError("--task, --grid, --out, --cache and --select need --suite")
     if data is None:
         raise InputError("give --data FOLDER (BEIR) or --suite NAME: there is nothing to judge by")
     if len(targets) > 1:

@@ -48,7 +48,7 @@ def load_encoder(
             the model has not.
         MissingExtraError: the text extra is not installed.
     """
-    plain, kept = _split(str(name))
+    plain, kept = split_name(str(name))
     layers = layers if layers is not None else kept.get("layers")
     dimensions = dimensions if dimensions is not None else kept.get("dimensions")
     tokens = tokens if tokens is not None else kept.get("tokens")
@@ -97,7 +97,7 @@ def load_encoder(
 _CUT = r"(?:layers=\d+|dimensions=\d+|tokens(?:=\d+)?)"
 
 
-def _split(name: str) -> tuple[str, dict[str, int]]:
+def split_name(name: str) -> tuple[str, dict[str, int]]:
     """The name without what `describe` puts behind it, and that as numbers (True for 'tokens' alone)."""
     found = re.fullmatch(rf"(.+)#({_CUT}(?:,{_CUT})*)", name)
     if found is None or Path(name).is_dir():

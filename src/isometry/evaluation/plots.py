@@ -48,9 +48,10 @@ def png(drawing: Any) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def heat_map(values: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> str:
-    """Scores `(r, c)` with the figure in every cell; the colour shows a cell's place in its own column."""
-    low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+def heat_map(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, by_column: bool = True) -> str:
+    """Scores `(r, c)` with the figure in every cell; the colour shows a cell's place in its own column, or among all."""
+    axis = 0 if by_column else None
+    low, high = np.nanmin(values, axis=axis), np.nanmax(values, axis=axis)
     shade = (values - low) / np.where(high > low, high - low, 1)
     drawing, axes = figure(2.4 + 0.52 * len(columns), 1.5 + 0.3 * len(rows))
     axes.imshow(shade, aspect="auto", cmap="viridis", vmin=0, vmax=1)

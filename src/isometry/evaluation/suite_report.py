@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,10 @@ class Leaderboard:
             }
             for name, found in self.against.items()
         ]
+        grid = size_grid(self)
+        if grid is not None:
+            layers, dimensions, values = grid
+            document["grid"] = {"layers": layers, "dimensions": dimensions, "mean": values.tolist()}
         if self.selection is not None:
             document["selection"] = {
                 "kept": list(self.selection.kept),
@@ -225,6 +230,18 @@ def comparison_rows(board: Leaderboard) -> list[tuple[str, list[str], list[list[
     return found
 
 
+def size_grid(board: Leaderboard) -> tuple[list[int], list[int], np.ndarray] | None:
+    """Layers, dimensions and mean scores `(layers, dimensions)`, where the models are all such cuts of one model."""
+    found = [re.fullmatch(r"(.+)#layers=(\d+),dimensions=(\d+)", run.name) for run in board.runs]
+    cells = {(int(one[2]), int(one[3])): row for row, one in enumerate(found) if one is not None}
+    layers, dimensions = (sorted({size[i] for size in cells}) for i in (0, 1))
+    one_model = len({one[1] for one in found if one is not None}) == 1
+    if not one_model or not len(cells) == len(board.runs) == len(layers) * len(dimensions) > 1:
+        return None
+    means = board.table.values.mean(axis=1)
+    return layers, dimensions, np.array([[means[cells[n, d]] for d in dimensions] for n in layers])
+
+
 def write_suite_report(path: str | Path, board: Leaderboard) -> Path:
     """Write the report as .html or .md.
 
@@ -254,6 +271,14 @@ def _sections(board: Leaderboard) -> list[tuple[str, str, tuple[list[str], list[
         ),
         ("Scores", "Colours compare the models within a task.", None, heat_map(values, names, board.table.tasks)),
     ]
+    grid = size_grid(board)
+    if grid is not None:
+        layers, dimensions, means = grid
+        words = "Mean score over the tasks of every size: layers down, dimensions across."
+        header = ["layers", *map(str, dimensions)]
+        rows = [[str(n), *(f"{100 * value:.1f}" for value in line)] for n, line in zip(layers, means, strict=True)]
+        picture = heat_map(means, [f"{n} layers" for n in layers], list(map(str, dimensions)), by_column=False)
+        parts.append(("Sizes", words, (header, rows), picture))
     if board.difference is not None:
         told = "tell" if board.difference.p < 0.05 else "do not tell"
         parts.append(

@@ -3,13 +3,12 @@
 from isometry.training.data import DataReport, TrainingData, check_training_data, join_training_data, read_training_data
 from isometry.training.full_scale import FULL_SCALE, FullScale, full_scale
 from isometry.training.margins import MarginRule
-from isometry.training.run import PRESETS, TrainingRun, preset
+from isometry.training.model import load_model, prepare_model
+from isometry.training.run import PRESETS, TrainingRun, preset, read_runs
 from isometry.training.train import (
     TrainingResult,
     TrainingStep,
     build_loss,
-    load_model,
-    prepare_model,
     train,
     train_stages,
 )
@@ -31,6 +30,7 @@ __all__ = [
     "load_model",
     "prepare_model",
     "preset",
+    "read_runs",
     "read_training_data",
     "train",
     "train_stages",

@@ -152,17 +152,14 @@ def join_training_data(parts: Sequence[TrainingData]) -> TrainingData:
                 f"data set {number} is {part.kind} with the columns {columns}; several data sets are pairs with the same "
                 f"columns, here {', '.join(first.texts)}"
             )
+    sizes = [len(part) for part in parts]
     return TrainingData(
         "pairs",
         {name: [text for part in parts for text in part.texts[name]] for name in first.texts},
         [],
-        [task for part in parts for task in part.instructions or [""] * len(part)]
-        if any(p.instructions for p in parts)
-        else [],
-        [text for part in parts for text in part.contexts or [""] * len(part)]
-        if any(p.contexts for p in parts)
-        else [],
-        [number for number, part in enumerate(parts) for _ in range(len(part))],
+        _filled([part.instructions for part in parts], sizes),
+        _filled([part.contexts for part in parts], sizes),
+        [number for number, size in enumerate(sizes) for _ in range(size)],
     )
 
 
@@ -247,22 +244,35 @@ def check_training_data(
             notes.append(f"scores range from {low:g} to {high:g}")
     if data.kind == "labelled":
         counts = Counter(map(str, data.targets))
+        least, most = min(counts.values()), max(counts.values())
+        notes.append(f"{len(counts)} classes of {least} to {most} texts")
         if len(counts) < 2:
             problems.append(f"there is one class only, '{next(iter(counts))}'; training on classes needs two")
         lonely = [name for name, count in counts.items() if count < 2]
         if lonely:
             notes.append(f"{len(lonely)} of {len(counts)} classes have a single text, e.g. '{lonely[0]}'")
     if test is not None:
-        seen = set(zip(*data.texts.values(), strict=True))
-        leaked = sum(row in seen for row in zip(*test.texts.values(), strict=True))
+        seen = set(_keys(data))
+        leaked = sum(key in seen for key in _keys(test))
         if leaked:
             problems.append(f"{leaked} of {len(test)} test rows are in the training data")
-        anchors = len(set(data.texts[first]) & set(test.texts[next(iter(test.texts))]))
-        if anchors and not leaked:
-            notes.append(f"{anchors} texts of the test data's first column are in the training data's")
+        known = {_folded(text) for text in every}
+        shared = {_folded(text) for column in test.texts.values() for text in column} & known
+        if shared and not leaked:
+            notes.append(f"{len(shared)} texts of the test data are in the training data too, in other rows")
     if tokenizer is not None and limit is not None:
         lengths = [len(ids) for ids in tokenizer(list(dict.fromkeys(every)), verbose=False)["input_ids"]]
         cut = sum(length > limit for length in lengths)
         if cut:
             notes.append(f"{cut} of {distinct} texts are longer than the model's {limit} tokens and will be cut")
     return DataReport(rows, tuple(problems), tuple(notes))
+
+
+def _keys(data: TrainingData) -> list[frozenset[str]]:
+    """What makes two rows the same to a test: anchor and positive (or the text) in either order, case and blanks apart."""
+    columns = [data.texts[name] for name in ("anchor", "positive", "text") if name in data.texts]
+    return [frozenset(map(_folded, row)) for row in zip(*columns, strict=True)]
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())

@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 from isometry.cli.main import main
 from isometry.errors import ExistsError, InputError
 from isometry.training import TrainingData, preset, train
-from isometry.training.merging import METHODS, merge_models
+from isometry.training.merging import METHODS, merge_models, ties
 from tests.tiny_text import sentences, tiny_model
 
 
@@ -123,7 +123,7 @@ def test_wrong_calls_say_one_sentence(family, tmp_path, capsys):
     code, _, err = call(capsys, "train", "contrastive", "--out", tmp_path / "m")
     assert code == 2 and "--data" in err
     code, _, err = call(capsys, "train", "contrastive", "--out", tmp_path / "m", "--pooling", "max")
-    assert code == 2 and "--pooling is one of" in err
+    assert code == 2 and "pooling is one of" in err
     code, _, err = call(capsys, "merge", tmp_path / "nothing", tmp_path / "else", "--out", tmp_path / "m")
     assert (code == 2 and "its start is unknown" in err) or "no model" in err
 
@@ -137,6 +137,16 @@ def test_mergekit_agrees_where_nothing_is_trimmed(method, family, tmp_path):
     ours, theirs = weights(tmp_path / "ours"), weights(tmp_path / "theirs")
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name], atol=1e-6, rtol=1e-5, msg=name)
+
+
+def test_mergekit_trims_as_we_do_one_tensor_at_a_time(family, tmp_path):
+    pytest.importorskip("mergekit", reason="mergekit is not installed: pip install 'isometry[merge]'")
+    merge_models([family / "a", family / "b"], tmp_path / "theirs", "ties", keep=0.5, mergekit=True)
+    theirs, start = weights(tmp_path / "theirs"), weights(family / "start")
+    for name, first in start.items():
+        vectors = torch.stack([(weights(family / one)[name] - first).flatten() for one in ("a", "b")])
+        expected = first.flatten() + ties(vectors, keep=0.5)
+        torch.testing.assert_close(theirs[name].flatten(), expected, atol=1e-6, rtol=1e-5, msg=name)
 
 
 def test_what_mergekit_is_asked(family, tmp_path, monkeypatch):

@@ -19,8 +19,9 @@ from isometry.training.merging.mergers import average, dare, fisher, fold_slerp,
 from isometry.training.merging.regmean import input_grams, regmean_weight
 from isometry.training.merging.self_positioning import Position, self_position
 from isometry.training.merging.vectors import TaskVector, task_matrix
+from isometry.training.model import load_model
 from isometry.training.run import TrainingRun
-from isometry.training.train import RUN_FILE, load_model
+from isometry.training.train import RUN_FILE
 
 Method = Literal["soup", "task", "slerp", "ties", "dare", "fisher", "regmean", "self-positioning"]
 METHODS: tuple[Method, ...] = ("soup", "task", "slerp", "ties", "dare", "fisher", "regmean", "self-positioning")
