@@ -89,7 +89,7 @@ _leaf = st.one_of(
     _like_test,
     _bool_test,
 )
-_expressions = st.recursive(
+EXPRESSIONS = st.recursive(
     _leaf,
     lambda inner: st.one_of(
         st.builds(lambda a, b: (f"({a[0]} AND {b[0]})", lambda r: a[1](r) and b[1](r)), inner, inner),
@@ -111,14 +111,14 @@ def collection(tmp_path_factory):
 
 
 @_QUICK
-@given(_expressions)
+@given(EXPRESSIONS)
 def test_filters_mean_what_they_say(collection, expression):
     source, holds = expression
     assert collection.count(source) == sum(holds(record) for record in RECORDS)
 
 
 @_QUICK
-@given(_expressions, st.integers(1, 400))
+@given(EXPRESSIONS, st.integers(1, 400))
 def test_a_filter_and_its_negation_are_everything(collection, expression, k):
     source, holds = expression
     wanted = {record["id"] for record in RECORDS if holds(record)}

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from isometry.errors import CorruptionError, ExistsError, FingerprintError, InputError, NotFoundError, ShapeError
 from isometry.search import counting, queries
+from isometry.search.attributes import AttributeCache
 from isometry.search.export import export_parquet, take_snapshot
 from isometry.search.filters import compile_filter
 from isometry.search.late import each, fitted_sets, tend_encodings, wants_encodings
@@ -49,6 +50,7 @@ class Snapshot:
     meta: dict[str, Any]
     columns: list[Column]
     view: VectorView | SetsView
+    attributes: AttributeCache
 
 
 class Collection:
@@ -73,6 +75,7 @@ class Collection:
         self._write_lock = threading.RLock()
         self._pool = database.ReaderPool(path)
         self._cache, self._sets_cache = SegmentCache(path), SetsCache(path)
+        self._attributes = AttributeCache()
         self._latest: _State | None = None
         self._mark = CommitMark(path / "commits")
         self._upkeep = Upkeep(path, store, self.read, self._write_lock) if store is not None else None
@@ -262,6 +265,7 @@ class Collection:
                 "bytes_on_disk": sum(sizes),
                 "bytes_in_memory": snapshot.view.rows.nbytes
                 + snapshot.view.live.nbytes
+                + self._attributes.nbytes
                 + sum(one["bytes_in_memory"] for one in indexes),
                 "format": meta["format"],
                 "version": meta["version"],
@@ -282,7 +286,7 @@ class Collection:
         """One consistent version for several reads."""
         with self._pool.snapshot() as connection:
             if held := self._held(connection):
-                yield Snapshot(connection, *held[1:])
+                yield Snapshot(connection, *held[1:], self._attributes)
                 return
         for attempt in range(20):
             acknowledged = self._mark.read()  # before the version it is compared with
@@ -294,7 +298,7 @@ class Collection:
                         raise NotFoundError(f"{error.filename} is gone; restore {self.path} from a snapshot") from error
                     time.sleep(0.01)
                     continue
-                yield Snapshot(connection, *state[1:])
+                yield Snapshot(connection, *state[1:], self._attributes)
                 return
 
     def _held(self, connection: Any) -> _State | None:

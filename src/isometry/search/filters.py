@@ -23,12 +23,14 @@ import datetime
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
 
 import pyarrow as pa
 
 from isometry.errors import FilterError
+from isometry.search.predicates import Joined, Mark, Negated, Node, Test, tests
 from isometry.search.store.values import Column
 
 MAX_LENGTH = 20_000
@@ -62,12 +64,23 @@ _DAY = re.compile(r"(\d{4})(?:-(\d{2})(?:-(\d{2}))?)?")
 
 @dataclass(frozen=True)
 class Filter:
-    """A compiled expression: SQL over the aliases r (records) and d (documents), its parameters, and its source."""
+    """A compiled expression: its source, and the tree of its tests; as SQL over the aliases r (records) and d
+    (documents), with parameters."""
 
     source: str
-    sql: str
-    parameters: tuple[Any, ...]
-    needs_documents: bool
+    tree: Node
+
+    @cached_property
+    def sql(self) -> str:
+        return self.tree.sql
+
+    @cached_property
+    def parameters(self) -> tuple[Any, ...]:
+        return self.tree.parameters
+
+    @cached_property
+    def needs_documents(self) -> bool:
+        return any(test.documents for test in tests(self.tree))
 
     @property
     def tables(self) -> str:
@@ -101,11 +114,11 @@ def compile_filter(source: str, columns: Sequence[Column]) -> Filter:
     if not isinstance(source, str) or not source.strip():
         raise FilterError("the filter is empty; leave it out to take every record")
     parser = _Parser(source, columns)
-    sql, parameters = parser.expression(0)
+    tree = parser.expression(0)
     token = parser.peek()
     if token.kind != "end":
         raise parser.error(f"nothing was expected after the filter and there is '{token.text}'", token)
-    return Filter(source, sql, tuple(parameters), parser.documents)
+    return Filter(source, tree)
 
 
 def attribute_sql(name: str, columns: Sequence[Column]) -> tuple[str, str, bool]:
@@ -119,7 +132,7 @@ def attribute_sql(name: str, columns: Sequence[Column]) -> tuple[str, str, bool]
 
 class _Parser:
     def __init__(self, source: str, columns: Sequence[Column]) -> None:
-        self.source, self.documents = source, False
+        self.source = source
         self.columns = {column.name: column for column in columns}
         self.folded: dict[str, Column] = {}
         for column in columns:
@@ -174,33 +187,30 @@ class _Parser:
 
     # ---- grammar ---------------------------------------------------------------------------------------------------
 
-    def expression(self, depth: int) -> tuple[str, list[Any]]:
+    def expression(self, depth: int) -> Node:
         if depth > MAX_DEPTH:
             raise FilterError(f"the filter nests deeper than {MAX_DEPTH} levels; write it flatter")
         return self._joined("or", depth)
 
-    def _joined(self, word: str, depth: int) -> tuple[str, list[Any]]:
+    def _joined(self, word: Literal["and", "or"], depth: int) -> Node:
         part = (lambda: self._joined("and", depth)) if word == "or" else (lambda: self._not(depth))
-        sql, parameters = part()
-        parts = [sql]
+        parts = [part()]
         while self.accept(word):
-            more, values = part()
-            parts.append(more)
-            parameters = parameters + values
-        return (f"({f' {word.upper()} '.join(parts)})" if len(parts) > 1 else sql), parameters
+            parts.append(part())
+        return Joined(word, tuple(parts)) if len(parts) > 1 else parts[0]
 
-    def _not(self, depth: int) -> tuple[str, list[Any]]:
+    def _not(self, depth: int) -> Node:
         turned = False
         while self.accept("not"):
             turned = not turned
-        sql, parameters = self._test(depth)
-        return (f"({sql}) IS NOT TRUE" if turned else sql), parameters
+        test = self._test(depth)
+        return Negated(test) if turned else test
 
-    def _test(self, depth: int) -> tuple[str, list[Any]]:
+    def _test(self, depth: int) -> Node:
         if self.accept("("):
-            sql, parameters = self.expression(depth + 1)
+            inside = self.expression(depth + 1)
             self.expect(")")
-            return sql, parameters  # a joined expression brings its brackets
+            return inside
         self.tests += 1
         if self.tests > MAX_TESTS:
             raise FilterError(
@@ -212,29 +222,30 @@ class _Parser:
             turned = self.accept("not")
             self.expect("null")
             self._need_attribute(left, left_token)
-            return f"{left.sql} IS {'NOT ' if turned else ''}NULL", list(left.parameters)
+            sql = f"{left.sql} IS {'NOT ' if turned else ''}NULL"
+            return Test(sql, left.parameters, left.documents, left.sql, "not null" if turned else "null")
         turned = self.accept("not")
         if self.accept("in"):
-            sql, parameters = self._in(left, left_token)
+            test = self._in(left, left_token)
         elif self.accept("between"):
             low, high = self._literal_for(left), self._between_high(left)
-            sql, parameters = f"{left.sql} BETWEEN ? AND ?", [*left.parameters, low, high]
+            test = _on(left, f"{left.sql} BETWEEN ? AND ?", "between", low, high)
         elif self.accept("like"):
-            sql, parameters = self._like(left, left_token)
+            test = self._like(left, left_token)
         elif turned:
             raise self.error("IN, BETWEEN or LIKE was expected after NOT", self.peek())
         elif self.peek().kind == "mark" and self.peek().text in {"=", "==", "!=", "<>", "<", "<=", ">", ">="}:
-            sql, parameters = self._compare(left)
+            test = self._compare(left)
         elif left.kind == "bool" and not left.literal:
-            sql, parameters = f"{left.sql} = 1", list(left.parameters)
+            test = replace(_on(left, f"{left.sql} = 1", "=", 1), parameters=left.parameters)
         else:
             raise self.error(
                 f"a comparison was expected after '{left.shown}' and there is '{self.peek().text}'", self.peek()
             )
-        return (f"({sql}) IS NOT TRUE" if turned else sql), parameters
+        return Negated(test) if turned else test
 
-    def _compare(self, left: _Operand) -> tuple[str, list[Any]]:
-        mark = {"==": "=", "<>": "!="}.get(self.peek().text, self.peek().text)
+    def _compare(self, left: _Operand) -> Test:
+        mark: Any = {"==": "=", "<>": "!="}.get(self.peek().text, self.peek().text)
         self.take()
         right_token = self.peek()
         right = self.operand()
@@ -245,21 +256,22 @@ class _Parser:
                 raise self.error(
                     f"'{left.shown}' ({left.kind}) and '{right.shown}' ({right.kind}) do not compare", right_token
                 )
-            return f"{left.sql} {mark} {right.sql}", [*left.parameters, *right.parameters]
+            parameters, documents = (*left.parameters, *right.parameters), left.documents or right.documents
+            return Test(f"{left.sql} {mark} {right.sql}", parameters, documents)
         attribute, literal = (right, left) if left.literal else (left, right)
         value = self._fitting(literal, attribute, right_token)
-        values = [value, *attribute.parameters] if left.literal else [*attribute.parameters, value]
-        sides = ("?", attribute.sql) if left.literal else (attribute.sql, "?")
-        return f"{sides[0]} {mark} {sides[1]}", values
+        if left.literal:
+            mark = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}.get(mark, mark)
+        return _on(attribute, f"{attribute.sql} {mark} ?", mark, value)
 
-    def _in(self, left: _Operand, token: _Token) -> tuple[str, list[Any]]:
+    def _in(self, left: _Operand, token: _Token) -> Test:
         if self.accept("("):
             self._need_attribute(left, token)
             values = [self._literal_for(left)]
             while self.accept(","):
                 values.append(self._literal_for(left))
             self.expect(")")
-            return f"{left.sql} IN ({', '.join('?' * len(values))})", [*left.parameters, *values]
+            return _on(left, f"{left.sql} IN ({', '.join('?' * len(values))})", "in", *values)
         if not left.literal:
             raise self.error("a list in brackets was expected after IN, as in  year IN (2018, 2019)", self.peek())
         token = self.peek()
@@ -269,16 +281,14 @@ class _Parser:
         value = left.parameters[0]
         if held.kind == "list":
             number = int(held.column.sql[1:])
-            return "EXISTS (SELECT 1 FROM members m WHERE m.column = ? AND m.value = ? AND m.row = r.row)", [
-                number,
-                value,
-            ]
+            sql = "EXISTS (SELECT 1 FROM members m WHERE m.column = ? AND m.value = ? AND m.row = r.row)"
+            return Test(sql, (number, value), False, held.sql, "member", (value,))
         if held.kind == "string" and isinstance(value, str):
             spaced = f"' ' || replace(replace({held.sql}, ',', ' '), ';', ' ') || ' '"
-            return f"instr({spaced}, ' ' || ? || ' ') > 0", [value]
+            return Test(f"instr({spaced}, ' ' || ? || ' ') > 0", (value,), held.documents)
         raise self.error(f"'{held.shown}' ({held.kind}) is no list", token)
 
-    def _like(self, left: _Operand, token: _Token) -> tuple[str, list[Any]]:
+    def _like(self, left: _Operand, token: _Token) -> Test:
         self._need_attribute(left, token)
         pattern = self.take()
         if pattern.kind != "string" or left.kind not in {"string", *_DATES}:
@@ -286,7 +296,7 @@ class _Parser:
         text = _unquote(pattern.text)
         if len(text) > 1000 or text.count("%") > 20:
             raise self.error("the LIKE pattern is too long (1,000 characters, 20 of them %)", pattern)
-        return f"{left.sql} LIKE ?", [*left.parameters, text]
+        return Test(f"{left.sql} LIKE ?", (*left.parameters, text), left.documents)
 
     def _between_high(self, left: _Operand) -> Any:
         self.expect("and")
@@ -370,7 +380,6 @@ class _Parser:
         if column.kind == "binary":
             raise self.error(f"'{name}' holds bytes and cannot be filtered", token)
         documents = column.table == "documents"
-        self.documents = self.documents or documents
         return _Operand(column.kind, f"{'d' if documents else 'r'}.{column.sql}", (), column, name, documents)
 
     def _fitting(self, literal: _Operand, attribute: _Operand, token: _Token) -> Any:
@@ -391,6 +400,14 @@ class _Parser:
                 )
             return moment
         raise self.error(f"'{attribute.shown}' holds {_SAID[kind]} and {literal.shown} is {_SAID[literal.kind]}", token)
+
+
+def _on(attribute: _Operand, sql: str, mark: Mark, *values: Any) -> Test:
+    """A test of one attribute against values."""
+    parameters = (*attribute.parameters, *values)
+    if attribute.literal:
+        return Test(sql, parameters)
+    return Test(sql, parameters, attribute.documents, attribute.sql, mark, values)
 
 
 def _moment(text: str, attribute: _Operand) -> str | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isometry.errors import FilterError, InputError, NotFoundError
+from isometry.search.attributes import passing_rows
 from isometry.search.filters import attribute_sql, compile_filter
 from isometry.search.fulltext import match_expression
 from isometry.search.fusion import RRF_CONSTANT, reciprocal_rank_fusion
@@ -132,15 +133,18 @@ class _Matches:
     def __init__(self, snapshot: Snapshot, where: str | None, clock: Clock) -> None:
         self._snapshot, self._where, self._clock = snapshot, where, clock
         self._mask: np.ndarray | None = None
-        if where is not None:
-            compile_filter(where, snapshot.columns)
+        self._filter = None if where is None else compile_filter(where, snapshot.columns)
 
     def mask(self) -> np.ndarray:
         if self._mask is None:
-            self._mask = self._snapshot.view.mask(self._where, lambda: matching_rows(self._snapshot, self._where))
+            self._mask = self._snapshot.view.masks.get(self._where, self._passing)
             if self._where is not None:
                 self._clock.lap("filter")
         return self._mask
+
+    def _passing(self) -> np.ndarray:
+        assert self._filter is not None
+        return self._snapshot.attributes.mask(self._snapshot, self._filter.tree)
 
     def total(self) -> int:
         if self._where is None:
@@ -315,17 +319,7 @@ def _hit(record: dict[str, Any], score: float, explanation: dict[str, Any] | Non
 
 def matching_rows(snapshot: Snapshot, where: str | None) -> np.ndarray:
     """Row numbers int64, ascending, of the records that pass the filter (all for None)."""
-    sql, tables, parameters = "1", "records r", ()
-    if where is not None:
-        compiled = compile_filter(where, snapshot.columns)
-        sql, tables, parameters = compiled.sql, compiled.tables, compiled.parameters
-    # One long text is read out of SQLite several times faster than as many Python integers.
-    (joined,) = snapshot.connection.execute(
-        f"SELECT group_concat(r.row) FROM {tables} WHERE {sql}", parameters
-    ).fetchone()
-    if joined is None:
-        return np.empty(0, np.int64)
-    return np.sort(np.array(str(joined).split(","), np.int64))
+    return passing_rows(snapshot, None if where is None else compile_filter(where, snapshot.columns).tree)
 
 
 def rows_of_ids(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, int]:

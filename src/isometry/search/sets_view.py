@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from isometry.search.attributes import Masks
 from isometry.search.encoded import Encoded, open_encoded
 from isometry.search.indexes.multivector import HeldSets, MultiVectorIndex, SetPart
 from isometry.search.store.segments import Segment, SegmentInfo
@@ -47,7 +47,8 @@ class SetsView:
     exactly; records behind the encoded ones, and all records where there are none, are looked at one by one.
 
     Attributes:
-        version: the commit that it shows. rows: int64 `(n,)`. live: bool `(n,)`. built: None (`VectorView` has more).
+        version: the commit that it shows. rows: int64 `(n,)`. live: bool `(n,)`. masks: of filters.
+        built: None (`VectorView` has more).
         problem: why the encodings that the manifest names are not used, or None.
     """
 
@@ -63,7 +64,7 @@ class SetsView:
         self.live: np.ndarray = ~np.isin(self.rows, dead, assume_unique=True)
         self._parts: list[SetPart] = [*self.segments, *([HeldSets(tail)] if len(tail_rows) else [])]  # type: ignore[list-item]
         self._sizes = [len(part.offsets) - 1 for part in self._parts]
-        self._masks: OrderedDict[str, np.ndarray] = OrderedDict()
+        self.masks = Masks(self.live)
         encoded, self.problem = cache.encoded(meta["details"].get("encodings"))
         covered = [] if encoded is None else encoded.covering([segment.info.digest for segment in self.segments])
         self._encoded_rows = sum(self._sizes[: len(covered)])
@@ -84,18 +85,6 @@ class SetsView:
             total += int(part.offsets[-1]) if start >= self._encoded_rows else 0
             start += size
         return total
-
-    def mask(self, source: str | None, rows: Callable[[], np.ndarray]) -> np.ndarray:
-        """Bool `(n,)` of the live rows that pass a filter; the latest filters are remembered."""
-        if source is None:
-            return self.live
-        known = self._masks.get(source)
-        if known is None:
-            known = self.live & np.isin(self.rows, rows(), assume_unique=True)
-            self._masks[source] = known
-            while len(self._masks) > 64:
-                self._masks.popitem(last=False)
-        return known
 
     @property
     def index_bytes(self) -> int:

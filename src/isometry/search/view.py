@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from isometry.errors import CorruptionError
+from isometry.search.attributes import Masks
 from isometry.search.building import Built, open_index
 from isometry.search.indexes import AdaptiveIndex, FlatIndex
 from isometry.search.store.segments import Segment, SegmentInfo
@@ -105,8 +106,8 @@ class VectorView:
     (and all of them without such an index) exactly.
 
     Attributes:
-        version: the commit that it shows. rows: int64 `(n,)`. live: bool `(n,)`. built: the index file that is used,
-        or None. problem: why the file that the manifest names is not used, or None.
+        version: the commit that it shows. rows: int64 `(n,)`. live: bool `(n,)`. masks: of filters.
+        built: the index file that is used, or None. problem: why the file that the manifest names is not used, or None.
     """
 
     def __init__(
@@ -146,20 +147,8 @@ class VectorView:
         if len(self._tail_rows):
             tail = _Once(lambda: FlatIndex().build(self._tail))
             self._blocks.append(_Block(len(self._tail_rows), tail, tail, False))
-        self._masks: OrderedDict[str, np.ndarray] = OrderedDict()
+        self.masks = Masks(self.live)
         self._memos: OrderedDict[int, tuple[np.ndarray, list[_Chosen]]] = OrderedDict()
-
-    def mask(self, source: str | None, rows: Callable[[], np.ndarray]) -> np.ndarray:
-        """Bool `(n,)` of the live rows that pass a filter; the latest filters are remembered."""
-        if source is None:
-            return self.live
-        known = self._masks.get(source)
-        if known is None:
-            known = self.live & np.isin(self.rows, rows(), assume_unique=True)
-            self._masks[source] = known
-            while len(self._masks) > 64:
-                self._masks.popitem(last=False)
-        return known
 
     def _chosen(self, allowed: np.ndarray) -> list[_Chosen]:
         """A mask cut into blocks; kept for masks that come again, which are the same array then."""
