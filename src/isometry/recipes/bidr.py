@@ -1,10 +1,16 @@
 """Paper 19: codes in memory that learn to find, and vectors on disk that learn to order what was found.
 
-Two descriptions of one picture are a query and its document. Heads on the frozen encoder are trained in the paper's
-order: stage 0, one head for all (random batches); stage 1, a codebook and head that go on from there, beside OPQ of the
-very same vectors; stage 2, a new head for the shortlist, on batches whose members stage 1 finds near each other. The
-served form is measured: codes in memory, fine vectors in a memory map. A seed draws which pictures are learnt from and
-which are asked for; everything learnt has seen the former only, everything searched is both.
+One description of a picture is the document, the four others are queries to learn from, and the first of them is what is
+asked. Heads on the frozen encoder are trained in the paper's order: stage 0, one head for all (random batches); stage 1,
+a codebook and head that go on from there, beside OPQ of the very same vectors; stage 2, a new head for the shortlist, on
+batches whose members stage 1 finds near each other. The served form is measured: codes in memory, fine vectors in a
+memory map. A seed draws which pictures are learnt from and which are asked for; everything learnt has seen the former
+only, everything searched is both.
+
+The paper expects less of learning the more bytes there are, so OPQ is met at 24 and at 8 bytes; the 8 were chosen on
+draws (100, 101) that are not among the seeds. Tried on those draws for stage 2 without another outcome: one query a
+document or four, temperatures of 0.05 and 0.02, 5 and 10 epochs. A linear head on frozen vectors learns what it can from
+random batches; the paper trains a whole transformer.
 """
 
 from __future__ import annotations
@@ -22,7 +28,8 @@ from isometry.recipes._base import Measurement, Recipe
 from isometry.recipes._text import Ticker, caption_vectors
 from isometry.types import Progress
 
-FOUND = "share of documents among the first 100 that their code finds"
+FOUND = "share of documents among the first 100 that their code of 24 bytes finds"
+FOUND_SMALL = "share of documents among the first 100 that their code of 8 bytes finds"
 ORDERED = "MRR@10 after scoring 100 candidates of the codes"
 EVERYWHERE = "share of documents among the first 100 of all by the float vectors"
 OPQ, LEARNT, RANDOM = "OPQ of the same vectors", "contrastive PQ, started from OPQ", "contrastive PQ, random start"
@@ -31,7 +38,10 @@ WALK, SNOWBALL = "own head, locality-centric batches (walk)", "own head, localit
 ROAD, PLAIN = "contrastive PQ and locality-centric head", "OPQ and one head for both stages"
 
 CLAIMS = (
-    Claim("A codebook that learns to rank finds more than OPQ of the same vectors and bytes.", FOUND, LEARNT, OPQ),
+    Claim(
+        "A codebook that learns to rank finds more than OPQ of the same vectors and bytes.", FOUND_SMALL, LEARNT, OPQ
+    ),
+    Claim("It does so at three times the bytes too.", FOUND, LEARNT, OPQ),
     Claim("Starting from OPQ finds more than starting at random.", FOUND, LEARNT, RANDOM),
     Claim(
         "A head of its own, on locality-centric batches, orders better than one head for both.", ORDERED, WALK, GLOBAL
@@ -42,20 +52,21 @@ CLAIMS = (
 )
 # pictures: learnt from, asked for, others that are only searched; epochs of the heads and of the codebook; batch
 SIZES = {"tiny": (400, 150, 50, 2, 2, 64), "laptop": (4500, 2000, 1500, 5, 5, 128)}
-PARTS, SHORTLIST = 24, 100
+PARTS, FEW_PARTS, SHORTLIST = 24, 8, 100
 NEAR, LINK = (0, 50), (50, 100)
 
 
 def measure(scale: str, seeds: Sequence[int], data: Path | None, progress: Progress | None) -> Measurement:
     learnt, asked, others, *_ = SIZES[scale]
     tick = Ticker(progress, len(seeds) + 1)
-    queries, documents = caption_vectors(data, learnt + asked + others)
+    asking, documents, *more = caption_vectors(data, learnt + asked + others, 5)
+    queries = np.stack([asking, *more])
     tick()
-    values: dict[str, dict[str, list[float]]] = {FOUND: {}, ORDERED: {}, EVERYWHERE: {}}
+    values: dict[str, dict[str, list[float]]] = {FOUND_SMALL: {}, FOUND: {}, ORDERED: {}, EVERYWHERE: {}}
     measured: dict[str, list[float]] = {}
     for seed in seeds:
         order = np.random.default_rng(seed).permutation(len(documents))[: learnt + asked + others]
-        found, extra = _one_seed(queries[order], documents[order], scale, seed)
+        found, extra = _one_seed(queries[:, order], documents[order], scale, seed)
         for metric, systems in found.items():
             for name, value in systems.items():
                 values[metric].setdefault(name, []).append(value)
@@ -63,8 +74,8 @@ def measure(scale: str, seeds: Sequence[int], data: Path | None, progress: Progr
             measured.setdefault(name, []).append(value)
         tick()
     what = (
-        f"Flickr8k descriptions: {learnt} pairs to learn from, {asked} queries, {learnt + asked + others} documents,"
-        " frozen embeddings of the bundled encoder"
+        f"Flickr8k descriptions: {learnt} documents with {len(queries)} queries each to learn from, {asked} queries,"
+        f" {learnt + asked + others} documents, frozen embeddings of the bundled encoder"
     )
     return Measurement(what, values, {name: float(np.mean(row)) for name, row in measured.items()})
 
@@ -72,38 +83,45 @@ def measure(scale: str, seeds: Sequence[int], data: Path | None, progress: Progr
 def _one_seed(
     queries: np.ndarray, documents: np.ndarray, scale: str, seed: int
 ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-    """Every arm on pairs in order: those learnt from first, then those asked for, then others."""
+    """Every arm on documents (n, d) and their queries (each, n, d): learnt from first, then asked for, then others."""
     learnt, asked, _, epochs, code_epochs, size = SIZES[scale]
     own = np.arange(learnt, learnt + asked)
+    target = np.tile(np.arange(learnt), len(queries))
+    teaching, queries = np.concatenate(queries[:, :learnt]), queries[0]
 
     def head(batches: Callable[[int], Iterator[PairBatch]]) -> FineHead:
-        return FineHead(epochs=epochs, random_state=seed).fit(documents[:learnt], queries[:learnt], batches)
+        return FineHead(epochs=epochs, random_state=seed).fit(documents[:learnt], teaching, batches)
 
     def batches(near: np.ndarray, strategy: str, link: tuple[int, int] = LINK) -> Callable[[int], Iterator[PairBatch]]:
         def of(epoch: int) -> Iterator[PairBatch]:
             return locality_batches(
-                near, np.arange(learnt), learnt,
+                near, target, learnt,
                 batch_size=size, strategy=strategy, near=NEAR, link=link, seed=1000 * seed + epoch,
             )  # fmt: skip
 
         return of
 
-    none = np.full((learnt, 1), -1)
+    none = np.full((len(target), 1), -1)
     shared = head(batches(none, "random"))
-    q, d = shared.transform(queries), shared.transform(documents)
+    taught, q, d = shared.transform(teaching), shared.transform(queries), shared.transform(documents)
 
     def codebook(parts: int, **changed: Any) -> ContrastivePQ:
         return ContrastivePQ(parts, epochs=code_epochs, random_state=seed, **changed)
 
-    found: dict[str, float] = {}
     extra: dict[str, float] = {}
-    plain = ProductQuantizer(PARTS, rotate=True, random_state=seed).fit(d[:learnt])
-    ranking = codebook(PARTS).fit(d[:learnt], q[:learnt], start_from=plain)
-    from_random = codebook(PARTS, start="random", rotate=False).fit(d[:learnt], q[:learnt])
-    for name, code in ((OPQ, plain), (LEARNT, ranking), (RANDOM, from_random)):
-        found[name] = _reach(_scores(code, q[own], d), own)
 
-    near = _nearest(ranking, q[:learnt], d[:learnt], LINK[1])
+    def coded(parts: int) -> tuple[ProductQuantizer, ContrastivePQ, dict[str, float]]:
+        plain = ProductQuantizer(parts, rotate=True, random_state=seed).fit(d[:learnt])
+        ranking = codebook(parts).fit(d[:learnt], taught, documents=target, start_from=plain)
+        found = {name: _reach(_scores(code, q[own], d), own) for name, code in ((OPQ, plain), (LEARNT, ranking))}
+        return plain, ranking, found
+
+    *_, found_small = coded(FEW_PARTS)
+    plain, ranking, found = coded(PARTS)
+    from_random = codebook(PARTS, start="random", rotate=False).fit(d[:learnt], taught, documents=target)
+    found[RANDOM] = _reach(_scores(from_random, q[own], d), own)
+
+    near = _nearest(ranking, taught, d[:learnt], LINK[1])
     heads = {
         GLOBAL: shared,
         HARD: head(batches(near, "snowball", (0, 0))),
@@ -123,7 +141,7 @@ def _one_seed(
     extra["codebook_and_head_bytes"] = float(ranking.shared_bytes)
     extra["bytes_on_disk_per_record"] = 4.0 * documents.shape[1]
     extra["found_float_without_head"] = _reach(queries[own] @ documents.T, own)
-    return {FOUND: found, ORDERED: ordered, EVERYWHERE: everywhere}, extra
+    return {FOUND_SMALL: found_small, FOUND: found, ORDERED: ordered, EVERYWHERE: everywhere}, extra
 
 
 def _served(
@@ -174,7 +192,7 @@ RECIPE = Recipe(
         "isometry.compression.locality_batches",
         "isometry.search.indexes.CodeIndex",
     ),
-    claims={"tiny": (CLAIMS[0], CLAIMS[2], CLAIMS[5]), "laptop": CLAIMS},
+    claims={"tiny": (CLAIMS[0], CLAIMS[3], CLAIMS[6]), "laptop": CLAIMS},
     seeds={"tiny": 3, "laptop": 5},
     measure=measure,
 )
