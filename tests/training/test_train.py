@@ -313,6 +313,33 @@ def test_data_files_and_their_faults(tmp_path):
         read_training_data({"text": ["a", "b"], "label": ["x", None]})
 
 
+def test_columns_of_other_names(tmp_path):
+    rows = {"title": ["a", "b"], "abstract": ["c", "d"], "score": [1, 2], "text": ["x", "y"]}
+    data = read_training_data(rows, columns="anchor=title, positive=abstract")
+    assert data == TrainingData("pairs", {"anchor": ["a", "b"], "positive": ["c", "d"]})
+    scored = read_training_data(rows, columns="anchor=title,positive=abstract,score=score")
+    assert (scored.kind, scored.targets) == ("graded", [1.0, 2.0])
+    with pytest.raises(InputError, match="has no column 'titel'; did you mean 'title'"):
+        read_training_data(rows, columns="anchor=titel,positive=abstract")
+    with pytest.raises(InputError, match="'query' is none of anchor, positive"):
+        read_training_data(rows, columns="query=title")
+
+
+def test_labels_say_which_rows_are_pairs(start, tmp_path):
+    texts = {"question": sentences(24), "answer": [f"{text} w1" for text in sentences(24)]}
+    judged = read_training_data({**texts, "label": [1, 0, 1] * 8})
+    assert (judged.kind, judged.targets[:3]) == ("judged", [1.0, 0.0, 1.0])
+    result = train(run_of(start, steps=2, batch_size=8), tmp_path / "m", data=judged)
+    assert result.notes == ("8 of 24 rows are labelled as no pairs and left out",) and result.report.rows == 16
+    assert train(run_of(start, "graded", steps=2), tmp_path / "g", data=judged).report.notes[-1].startswith("scores")
+    words = ["entailment", "neutral", "contradiction", "-"] * 6
+    assert read_training_data({**texts, "label": words}).targets == [1.0, 0.0, 0.0, 0.0] * 6
+    with pytest.raises(InputError, match="row 2, column 'label': 'sports' does not say"):
+        read_training_data({**texts, "label": [1, "sports"] + [0] * 22})
+    with pytest.raises(InputError, match="none of 24 rows is labelled as a pair"):
+        train(run_of(start), tmp_path / "x", data=read_training_data({**texts, "label": [0] * 24}))
+
+
 def test_run_files_name_the_nearest_setting(tmp_path):
     (tmp_path / "run.json").write_text('{"temprature": 1}')
     with pytest.raises(InputError, match="did you mean 'temperature'"):

@@ -31,6 +31,9 @@ def train(
         [],
         help="Training rows: anchor and positive, scores, or text and label; a file, or hub:OWNER/NAME. Several: pairs.",
     ),
+    columns: str | None = typer.Option(
+        None, help="The data's columns where they have other names: anchor=title,positive=abstract."
+    ),
     out: Path = typer.Option(..., help="Folder of the new model."),
     scale: str = typer.Option("laptop", help="laptop, or full: the paper's own model, data, batch and learning rate."),
     stage: int = typer.Option(

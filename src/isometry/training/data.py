@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,10 +15,13 @@ from isometry.errors import InputError, MissingExtraError, NotFoundError
 from isometry.records import open_source
 
 HUB = "hub:"
-Kind = Literal["pairs", "graded", "labelled", "plain"]
+Kind = Literal["pairs", "graded", "judged", "labelled", "plain"]
 _ANCHORS = ("anchor", "query", "question", "sentence1", "premise", "text")
 _POSITIVES = ("positive", "document", "answer", "sentence2", "hypothesis", "pos", "positive_passages")
 _SCORES = ("score", "similarity", "relatedness")
+_ROLES = ("anchor", "positive", "negative", "score", "label", "text", "instruction", "context")
+_YES = {"1", "1.0", "true", "yes", "entailment", "positive"}
+_NO = {"0", "0.0", "-1", "false", "no", "neutral", "contradiction", "negative", "-", "none"}
 
 
 @dataclass(frozen=True)
@@ -25,9 +29,10 @@ class TrainingData:
     """Columns of equal length, in the order a loss takes them.
 
     Attributes:
-        kind: "pairs" = anchor, positive and any number of negatives; "graded" = two texts and a score; "labelled" =
-            a text and a label; "plain" = texts alone, for pre-training.
-        texts: text columns by name. targets: scores (graded), labels (labelled) or empty.
+        kind: "pairs" = anchor, positive and any number of negatives; "graded" = two texts and a score; "judged" = two
+            texts and whether they are a pair (see `as_trained_on`); "labelled" = a text and a label; "plain" = texts
+            alone, for pre-training.
+        texts: text columns by name. targets: scores (graded), 1 or 0 (judged), labels (labelled) or empty.
         instructions: the instruction of each row's anchor, where the data has a column of them.
         contexts: the text around each row's positive, likewise; "" = none.
         sources: number of the data set that a row came from, where there are several (`join_training_data`).
@@ -57,60 +62,98 @@ class TrainingData:
 
 
 def read_training_data(
-    source: str | Path | Mapping[str, Sequence[Any]], where: str | None = None, download: bool = False
+    source: str | Path | Mapping[str, Sequence[Any]],
+    where: str | None = None,
+    download: bool = False,
+    columns: str = "",
 ) -> TrainingData:
     """Training rows from a file (whatever the records room reads), a data set of the hub, or columns in memory.
 
     Columns are known by name: an anchor (anchor, query, question, sentence1, premise; text beside a positive), a positive
     (positive, document, answer, sentence2, hypothesis, pos), negatives (negative, negative_1, …), a score (score,
-    similarity, relatedness), an instruction, the context around the positive; or text and label; or text alone. Other
-    columns are left alone.
+    similarity, relatedness), a label that says whether the pair is one (1 or 0, entailment or not), an instruction, the
+    context around the positive; or text and label; or text alone. Other columns are left alone.
 
     Args:
         source: a path, 'hub:OWNER/NAME' or 'hub:OWNER/NAME/CONFIG' for the train split of a data set of the hub (whose
             nested texts are taken out: the text of a passage, the last of a list), or columns. All of it is held in
             memory. where: how messages call the data; default the file's name. download: fetch what only the hub has.
+        columns: other names, as 'anchor=title,positive=abstract'; then no other column is looked at.
 
     Raises:
         InputError: no such columns, empty data, a text that is missing, a score that is no number.
         NotFoundError: a data set of the hub that is not here.
     """
     if isinstance(source, Mapping):
-        name, columns = where or "the data", {key: list(values) for key, values in source.items()}
+        name, found = where or "the data", {key: list(values) for key, values in source.items()}
     elif str(source).startswith(HUB):
         name = where or str(source)
-        columns = _hub_columns(str(source).removeprefix(HUB), download)
+        found = _hub_columns(str(source).removeprefix(HUB), download)
     else:
         opened = open_source(source, table=True)
         name = where or opened.name
-        columns = {key: [] for key in opened.schema.names}
+        found = {key: [] for key in opened.schema.names}
         for batch in opened.batches():
             for key, column in zip(batch.schema.names, batch.columns, strict=True):
-                columns[key] += column.to_pylist()
-    anchor = next((key for key in _ANCHORS if key in columns), None)
-    positive = next((key for key in _POSITIVES if key in columns), None)
-    score = next((key for key in _SCORES if key in columns), None)
-    if anchor is not None and positive is not None:
-        texts = {"anchor": columns[anchor], "positive": columns[positive]}
-        if score is not None:
-            kind: Kind = "graded"
-        else:
-            kind = "pairs"
-            negatives = sorted(
-                key for key in columns if key in ("negative", "neg") or re.fullmatch(r"negative_\d+", key)
-            )
-            texts |= {"negative" if key == "neg" else key: columns[key] for key in negatives}
-        targets = columns[score] if score is not None else []
-    elif "text" in columns and "label" in columns:
-        kind, texts, targets = "labelled", {"text": columns["text"]}, columns["label"]
-    elif "text" in columns:
-        kind, texts, targets = "plain", {"text": columns["text"]}, []
-    else:
-        there = ", ".join(key for key in columns if key != "id") or "none"
+                found[key] += column.to_pylist()
+    if columns:
+        found = _renamed(found, columns, name)
+    kind, texts, targets = _roles(found, name)
+    _check_texts(texts, name)
+    instructions = [str(value or "") for value in found["instruction"]] if "instruction" in found else []
+    contexts = [str(value or "") for value in found["context"]] if "context" in found and "positive" in texts else []
+    if contexts and len(texts) > 2:
         raise InputError(
-            f"{name} has the columns {there}; training takes anchor and positive (or query and document, sentence1 and "
-            "sentence2) with negatives or a score, or text and label, or text alone"
+            f"{name}: positives with a context and negatives without one are told apart by their length; leave the "
+            "negatives out and mine them, e.g. --mine 7"
         )
+    return TrainingData(kind, texts, targets, instructions, contexts)
+
+
+def _renamed(found: dict[str, list[Any]], columns: str, name: str) -> dict[str, list[Any]]:
+    """The columns that 'anchor=title,positive=abstract' names, under those names."""
+    renamed = {}
+    for part in columns.split(","):
+        role, _, column = (one.strip() for one in part.partition("="))
+        if role not in _ROLES and not re.fullmatch(r"negative_\d+", role):
+            raise InputError(f"columns '{columns}': '{role}' is none of {', '.join(_ROLES)}; write anchor=title")
+        if column not in found:
+            near = difflib.get_close_matches(column, found, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(found)}"
+            raise InputError(f"{name} has no column '{column}'; {hint}")
+        renamed[role] = found[column]
+    return renamed
+
+
+def _roles(found: dict[str, list[Any]], name: str) -> tuple[Kind, dict[str, list[Any]], list[Any]]:
+    """What the columns are for: the kind of data, its text columns and its targets."""
+    anchor = next((key for key in _ANCHORS if key in found), None)
+    positive = next((key for key in _POSITIVES if key in found), None)
+    score = next((key for key in _SCORES if key in found), None)
+    if anchor is not None and positive is not None:
+        texts = {"anchor": found[anchor], "positive": found[positive]}
+        if score is not None:
+            return "graded", texts, _numbers(found[score], score, name)
+        if "label" in found:
+            return "judged", texts, _judgements(found["label"], name)
+        negatives = sorted(key for key in found if key in ("negative", "neg") or re.fullmatch(r"negative_\d+", key))
+        return "pairs", texts | {"negative" if key == "neg" else key: found[key] for key in negatives}, []
+    if "text" in found and "label" in found:
+        labels = found["label"]
+        if None in labels:
+            raise InputError(f"{name}, row {labels.index(None) + 1}, column 'label': no label; leave the row out")
+        return "labelled", {"text": found["text"]}, labels
+    if "text" in found:
+        return "plain", {"text": found["text"]}, []
+    there = ", ".join(key for key in found if key != "id") or "none"
+    raise InputError(
+        f"{name} has the columns {there}; training takes anchor and positive (or query and document, sentence1 and "
+        "sentence2) with negatives, a score or a label, or text and label, or text alone; other names are given as "
+        "--columns anchor=title,positive=abstract"
+    )
+
+
+def _check_texts(texts: dict[str, list[Any]], name: str) -> None:
     if not next(iter(texts.values())):
         raise InputError(f"{name} holds no rows")
     for key, column in texts.items():
@@ -119,21 +162,45 @@ def read_training_data(
                 raise InputError(f"{name}, row {row}, column '{key}': {value!r} is no text; give the column texts")
             if value is None or not value.strip():
                 raise InputError(f"{name}, row {row}, column '{key}': an empty text; leave the row out")
-    if kind == "graded":
-        for row, value in enumerate(targets, start=1):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise InputError(f"{name}, row {row}, column '{score}': '{value}' is no number")
-        targets = [float(value) for value in targets]
-    if kind == "labelled" and any(value is None for value in targets):
-        raise InputError(f"{name}, row {targets.index(None) + 1}, column 'label': no label; leave the row out")
-    instructions = [str(value or "") for value in columns["instruction"]] if "instruction" in columns else []
-    contexts = [str(value or "") for value in columns["context"]] if kind == "pairs" and "context" in columns else []
-    if contexts and len(texts) > 2:
-        raise InputError(
-            f"{name}: positives with a context and negatives without one are told apart by their length; leave the "
-            "negatives out and mine them, e.g. --mine 7"
-        )
-    return TrainingData(kind, texts, targets, instructions, contexts)
+
+
+def _numbers(values: list[Any], column: str, name: str) -> list[float]:
+    for row, value in enumerate(values, start=1):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise InputError(f"{name}, row {row}, column '{column}': '{value}' is no number")
+    return [float(value) for value in values]
+
+
+def _judgements(values: list[Any], name: str) -> list[float]:
+    """1.0 where the label says that the pair is one, 0.0 where it says that it is none or says nothing."""
+    found = []
+    for row, value in enumerate(values, start=1):
+        word = str(value).casefold()
+        if word not in _YES and word not in _NO:
+            raise InputError(
+                f"{name}, row {row}, column 'label': '{value}' does not say whether the two texts are a pair: 1 or 0, or "
+                "entailment and others; where the column means something else, name those to use: --columns "
+                "anchor=…,positive=…"
+            )
+        found.append(float(word in _YES))
+    return found
+
+
+def as_trained_on(data: TrainingData, loss: str) -> tuple[TrainingData, list[str]]:
+    """Judged pairs as the loss takes them: as scores by "cosent", else those that are pairs; and what was left out.
+
+    Raises:
+        InputError: no pair is one.
+    """
+    if data.kind != "judged":
+        return data, []
+    if loss == "cosent":
+        return replace(data, kind="graded"), []
+    kept = [row for row, target in enumerate(data.targets) if target]
+    if not kept:
+        raise InputError(f"none of {len(data)} rows is labelled as a pair")
+    note = f"{len(data) - len(kept)} of {len(data)} rows are labelled as no pairs and left out"
+    return replace(data.rows(kept), kind="pairs", targets=[]), [note]
 
 
 def join_training_data(parts: Sequence[TrainingData]) -> TrainingData:

@@ -26,9 +26,10 @@ class TrainingRun:
         recipe: name of the preset it started from.
         model: "default", a model folder, or a hub name that is on this machine; with "#layers=2,dimensions=96" behind
             it, its first layers and coordinates.
-        data: training file. more_data: further ones with the same columns (pairs). mixing: 1 = every batch from one of
-            them, 0 = rows drawn from all alike, between = that share of each batch (06). test: file the model is judged
-            on, for the leak check. None = not given.
+        data: training file. columns: "" or other names of its columns, as "anchor=title,positive=abstract". more_data:
+            further files with the same columns (pairs). mixing: 1 = every batch from one of them, 0 = rows drawn from
+            all alike, between = that share of each batch (06). test: file the model is judged on, for the leak check.
+            None = not given.
         loss: "info-nce" for pairs and classes, "cosent" for scores, "margin" (paper 48) for rows with negatives,
             "masked" (paper 03) for plain texts: masked-autoencoder pre-training of all sizes of `ladder`; from `teacher`
             "kl" and "margin-mse" (its scores of a row's candidates) and "layers" (its layers' vectors of any texts).
@@ -70,6 +71,7 @@ class TrainingRun:
     recipe: str = "contrastive"
     model: str = "default"
     data: str = ""
+    columns: str = ""
     more_data: tuple[str, ...] = ()
     mixing: float = 0.0
     test: str | None = None

@@ -21,6 +21,7 @@ from isometry.training.columns import Helpers, consistent_data, for_held_out, tr
 from isometry.training.data import (
     DataReport,
     TrainingData,
+    as_trained_on,
     check_training_data,
     join_training_data,
     read_training_data,
@@ -108,7 +109,7 @@ def train(
     wait_for_all()
     if work.exists() and not resume and rank == 0:
         shutil.rmtree(work)
-    data, test = _read(run, data, test, download)
+    data, test, notes = _read(run, data, test, download)
     torch.manual_seed(run.seed)
     model = prepare_model(run, download)
     report = check_training_data(data, test, model.tokenizer, model.max_seq_length)
@@ -120,9 +121,9 @@ def train(
     if run.hold_out:
         data, held = _split(data, run)
     helpers = Helpers(run, model, download)
-    data, notes = consistent_data(run, data, helpers)
+    data, left_out = consistent_data(run, data, helpers)
     columns, more = training_columns(run, model, data, helpers)
-    notes += more
+    notes += left_out + more
     for sentence in notes:
         say(sentence)
     held_columns = training_columns(for_held_out(run, columns), model, held, helpers)[0] if len(held) else None
@@ -152,14 +153,15 @@ def train(
 
 def _read(
     run: TrainingRun, data: TrainingData | None, test: TrainingData | None, download: bool
-) -> tuple[TrainingData, TrainingData | None]:
-    """The run's files, where no rows are given."""
-    if data is None:
-        names = (run.data, *run.more_data)
-        data = join_training_data([read_training_data(name, download=download) for name in names])
+) -> tuple[TrainingData, TrainingData | None, list[str]]:
+    """The run's files, where no rows are given, as its loss takes them; and notes."""
+    parts = [data] if data is not None else []
+    for name in () if parts else (run.data, *run.more_data):
+        parts.append(read_training_data(name, download=download, columns=run.columns))
+    taken = [as_trained_on(part, run.loss) for part in parts]
     if test is None and run.test:
-        test = read_training_data(run.test, download=download)
-    return data, test
+        test = read_training_data(run.test, download=download, columns=run.columns)
+    return join_training_data([part for part, _ in taken]), test, [note for _, notes in taken for note in notes]
 
 
 def _result(out: Path, trainer: Any, seconds: float, report: DataReport, notes: list[str]) -> TrainingResult:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from isometry.encoders.text import find_backbone
 from isometry.errors import ExistsError, InputError, MissingExtraError
-from isometry.training.data import TrainingData, read_training_data
+from isometry.training.data import TrainingData, as_trained_on, read_training_data
 from isometry.training.losses import InfoNCE
 from isometry.training.merging.mergers import average, dare, fisher, fold_slerp, ties
 from isometry.training.merging.regmean import input_grams, regmean_weight
@@ -90,6 +90,7 @@ def merge_models(
     for path, vector in zip(models, vectors, strict=True):
         say(f"{path}: task vector of length {vector.norm():.4g}, cosine with the first {vector.cosine(vectors[0]):.3f}")
     rows = read_training_data(data) if isinstance(data, str | Path) else data
+    rows = as_trained_on(rows, "info-nce")[0] if rows is not None else None
     if rows is not None and rows.kind != "pairs":
         raise InputError("the data for merging are pairs: columns anchor and positive")
     batches = _batches(rows, batch_size, seed) if rows is not None else iter(())
