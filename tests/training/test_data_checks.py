@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from isometry.training import TrainingData, check_training_data
+from isometry.training.data import without_leaks
 from tests.tiny_text import tokenizer
 
 
@@ -11,7 +12,13 @@ def pairs(anchors, positives):
 def test_leaks_stop_a_run():
     data = pairs(["a", "b", "c"], ["d", "e", "f"])
     report = check_training_data(data, pairs(["b", "x"], ["e", "y"]))
-    assert report.problems == ("1 of 2 test rows are in the training data",)
+    assert report.problems == (
+        "1 of 2 test rows are in the training data, the first with the text 'b'; --drop-leaks leaves them out of it",
+    )
+    kept, notes = without_leaks(data, pairs(["b", "x"], ["e", "y"]))
+    assert kept.texts == {"anchor": ["a", "c"], "positive": ["d", "f"]}
+    assert notes == ["1 of 3 rows are in the test data and left out"]
+    assert without_leaks(data, pairs(["x"], ["y"])) == (data, [])
     softer = check_training_data(data, pairs(["b"], ["other"]))
     assert softer.notes == ("1 texts of the test data are in the training data too, in other rows",)
     assert not softer.problems
@@ -22,7 +29,7 @@ def test_a_leak_is_found_whatever_the_case_the_blanks_and_the_order():
     assert check_training_data(data, pairs(["On it"], ["a cat sat"])).problems
     graded = TrainingData("graded", {"anchor": ["a", "c"], "positive": ["b", "d"]}, [1.0, 2.0])
     again = TrainingData("graded", {"anchor": ["B"], "positive": ["a"]}, [5.0])
-    assert check_training_data(graded, again).problems == ("1 of 1 test rows are in the training data",)
+    assert "1 of 1 test rows" in check_training_data(graded, again).problems[0]
     assert not check_training_data(graded, pairs(["a"], ["d"])).problems
 
 
@@ -49,7 +56,7 @@ def test_lonely_classes_and_long_texts_are_counted():
     labelled = TrainingData("labelled", {"text": ["w1", "w2", "w3 w4 w5 w6 w7"]}, ["x", "x", "y"])
     report = check_training_data(labelled, tokenizer=tokenizer(), limit=6)
     assert report.notes == (
-        "2 classes of 1 to 2 texts",
+        "2 classes; the smallest has 1 texts, the largest 2",
         "1 of 2 classes have a single text, e.g. 'y'",
         "1 of 3 texts are longer than the model's 6 tokens and will be cut",
     )

@@ -59,6 +59,8 @@ def test_a_run_trains_saves_and_repeats_itself(start, tmp_path):
     assert not list((tmp_path / "a.training").glob("checkpoint-*"))
     card = (tmp_path / "a" / "README.md").read_text()
     assert "InfoNCE" in card and "sentence-transformers" in card
+    assert "Recipe `contrastive`" in card and "on 24 rows of data in memory: 6 steps of 8 rows" in card
+    assert f"- loss {result.losses[-1][1]:.4f} at step 6" in card and "trust_remote_code" not in card
     texts = sentences(5, 3)
     theirs = SentenceTransformer(str(tmp_path / "a"), device="cpu").encode(texts)
     ours = load_encoder(str(tmp_path / "a"), precision="float32").encode(texts)
@@ -217,7 +219,9 @@ def test_holding_out_stops_early_and_reports(start, tmp_path):
     run = run_of(start, hold_out=0.25, patience=1, learning_rate=0.5, steps=12, save_every=2)
     result = train(run, tmp_path / "m", data=pairs(32))
     assert result.evaluation_losses and result.steps < 12
-    best = min(result.evaluation_losses, key=lambda found: found[1])[0]
+    best, lowest = min(result.evaluation_losses, key=lambda found: found[1])
+    assert f"stopped after step {result.steps} of 12" in result.notes[-1]
+    assert result.notes[-1].endswith(f"those of step {best}, where it was {lowest:.4f}")
     stopped = train(replace(run, steps=best, hold_out=0.25, patience=0), tmp_path / "best", data=pairs(32))
     assert stopped.steps == best
     with pytest.raises(InputError, match="held out"):

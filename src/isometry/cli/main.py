@@ -47,6 +47,11 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Threads that wait for each other must sleep: where another process holds a core, spinning costs ten times the work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not debug:
+        # Our own lines say how far it is; bars and remarks of the libraries under us would run through them.
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        if "--download" not in arguments:
+            os.environ.setdefault("TQDM_DISABLE", "1")
     sys.exit(_run(arguments, debug))
 
 

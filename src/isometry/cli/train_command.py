@@ -40,6 +40,9 @@ def train(
         1, help="Which of the stages of --scale full; give a later one the model of the one before."
     ),
     test: Path | None = typer.Option(None, help="Rows the model is judged on later: checked for leaks."),
+    drop_leaks: bool | None = typer.Option(
+        None, "--drop-leaks", help="Leave rows that are also in --test out, instead of stopping."
+    ),
     model: str | None = typer.Option(None, help="Model to start from: 'default', a folder, or a hub name at hand."),
     epochs: float | None = typer.Option(None, help="Passes over the data."),
     steps: int | None = typer.Option(None, help="Steps instead of passes."),
@@ -149,13 +152,20 @@ def _train(runs: list[TrainingRun], out: Path, resume: bool, download: bool, as_
         if step.step in (1, step.total) or step.step % max(1, step.total // 20) == 0:
             loss = f", loss {step.loss:.4f}" if step.loss is not None else ""
             rate = f", learning rate {step.learning_rate:.2g}" if step.learning_rate is not None else ""
-            tell(f"step {step.step:,} of {step.total:,}{loss}{rate}, {step.rows_per_second:,.0f} rows/s")
+            held = f", held-out loss {step.held_out_loss:.4f}" if step.held_out_loss is not None else ""
+            tell(f"step {step.step:,} of {step.total:,}{loss}{held}{rate}, {step.rows_per_second:,.0f} rows/s")
 
-    results = train_stages(runs, out, resume=resume, progress=show, say=tell, download=download)
+    try:
+        results = train_stages(runs, out, resume=resume, progress=show, say=tell, download=download)
+    except KeyboardInterrupt:
+        tell("the same command with --resume goes on from the last checkpoint")
+        raise
     if not results:
         tell(f"nothing is left to do: the model is in {out}")
     for result in results:
-        tell(f"{result.steps} steps in {result.seconds:.0f} s; the model is in {result.model}")
+        tell(
+            f"{result.steps:,} step{'s' * (result.steps != 1)} in {result.seconds:.0f} s; the model is in {result.model}"
+        )
     if as_json:
         last = results[-1].to_dict() if results else {"model": str(out), "steps": 0}
         stages = [result.to_dict() for result in results]

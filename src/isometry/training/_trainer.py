@@ -110,6 +110,7 @@ class _Report(TrainerCallback):
         self.began, self.first = time.perf_counter(), 0
         self.loss: float | None = None
         self.rate: float | None = None
+        self.held_out: float | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.began, self.first = time.perf_counter(), state.global_step
@@ -117,13 +118,14 @@ class _Report(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         self.loss = (logs or {}).get("loss", self.loss)
         self.rate = (logs or {}).get("learning_rate", self.rate)
+        self.held_out = (logs or {}).get("eval_loss", self.held_out)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         from isometry.training.train import TrainingStep
 
         rows = (state.global_step - self.first) * self.run.batch_size * self.run.accumulate
         speed = rows / max(time.perf_counter() - self.began, 1e-9)
-        step = TrainingStep(state.global_step, state.max_steps, self.loss, self.rate, speed)
+        step = TrainingStep(state.global_step, state.max_steps, self.loss, self.rate, speed, self.held_out)
         if any_process(self.progress(step) is False, args.device):
             control.should_save = control.should_training_stop = True
             self.trainer.stopped = True

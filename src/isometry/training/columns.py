@@ -133,7 +133,7 @@ def training_columns(
         scale = (high - low) or 1.0
         return {**data.texts, "label": [(value - low) / scale for value in data.targets]}, notes
     if run.loss == "cosent":
-        raise InputError("the loss 'cosent' needs a score column")
+        raise InputError("the loss 'cosent' ranks by a score: give columns sentence1, sentence2 and score")
     columns = _of_classes(run, data) if data.kind == "labelled" else _of_pairs(run, model, data, helpers, notes)
     if run.loss in DISTILLATION:
         columns["label"] = _scores(columns, helpers.teacher)

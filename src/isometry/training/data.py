@@ -269,6 +269,15 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def without_leaks(data: TrainingData, test: TrainingData) -> tuple[TrainingData, list[str]]:
+    """The rows that are not in the test data, and how many are."""
+    seen = set(_keys(test))
+    kept = [row for row, key in enumerate(_keys(data)) if key not in seen]
+    if len(kept) == len(data):
+        return data, []
+    return data.rows(kept), [f"{len(data) - len(kept)} of {len(data)} rows are in the test data and left out"]
+
+
 @dataclass(frozen=True)
 class DataReport:
     """What a look at the data found, one sentence each: `problems` stop a run, `notes` do not."""
@@ -311,8 +320,9 @@ def check_training_data(
             notes.append(f"scores range from {low:g} to {high:g}")
     if data.kind == "labelled":
         counts = Counter(map(str, data.targets))
-        least, most = min(counts.values()), max(counts.values())
-        notes.append(f"{len(counts)} classes of {least} to {most} texts")
+        notes.append(
+            f"{len(counts)} classes; the smallest has {min(counts.values())} texts, the largest {max(counts.values())}"
+        )
         if len(counts) < 2:
             problems.append(f"there is one class only, '{next(iter(counts))}'; training on classes needs two")
         lonely = [name for name, count in counts.items() if count < 2]
@@ -320,9 +330,13 @@ def check_training_data(
             notes.append(f"{len(lonely)} of {len(counts)} classes have a single text, e.g. '{lonely[0]}'")
     if test is not None:
         seen = set(_keys(data))
-        leaked = sum(key in seen for key in _keys(test))
+        leaked = [row for row, key in enumerate(_keys(test)) if key in seen]
         if leaked:
-            problems.append(f"{leaked} of {len(test)} test rows are in the training data")
+            example = next(iter(test.texts.values()))[leaked[0]][:60]
+            problems.append(
+                f"{len(leaked)} of {len(test)} test rows are in the training data, the first with the text '{example}'; "
+                "--drop-leaks leaves them out of it"
+            )
         known = {_folded(text) for text in every}
         shared = {_folded(text) for column in test.texts.values() for text in column} & known
         if shared and not leaked:

@@ -28,8 +28,8 @@ class TrainingRun:
             it, its first layers and coordinates.
         data: training file. columns: "" or other names of its columns, as "anchor=title,positive=abstract". more_data:
             further files with the same columns (pairs). mixing: 1 = every batch from one of them, 0 = rows drawn from
-            all alike, between = that share of each batch (06). test: file the model is judged on, for the leak check.
-            None = not given.
+            all alike, between = that share of each batch (06). test: file the model is judged on, for the leak check;
+            None = not given. drop_leaks: leave out what is in it, instead of stopping.
         loss: "info-nce" for pairs and classes, "cosent" for scores, "margin" (paper 48) for rows with negatives,
             "masked" (paper 03) for plain texts: masked-autoencoder pre-training of all sizes of `ladder`; from `teacher`
             "kl" and "margin-mse" (its scores of a row's candidates) and "layers" (its layers' vectors of any texts).
@@ -75,6 +75,7 @@ class TrainingRun:
     more_data: tuple[str, ...] = ()
     mixing: float = 0.0
     test: str | None = None
+    drop_leaks: bool = False
     loss: Literal["info-nce", "cosent", "margin", "masked", "kl", "margin-mse", "layers"] = "info-nce"
     teacher: str = ""
     temperature: float = 0.05

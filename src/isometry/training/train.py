@@ -25,6 +25,7 @@ from isometry.training.data import (
     check_training_data,
     join_training_data,
     read_training_data,
+    without_leaks,
 )
 from isometry.training.losses import (
     InfoNCE,
@@ -40,17 +41,21 @@ from isometry.training.processes import wait_for_all, world
 from isometry.training.run import TrainingRun
 
 RUN_FILE = "isometry_run.json"
+HUB_NAMES = {"default": "sentence-transformers/all-MiniLM-L6-v2"}
+"""What a model is called on the hub, for its card."""
 
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """How far a run is: steps done and to do, the last logged loss and learning rate, rows per second so far."""
+    """How far a run is: steps done and to do, the last logged loss and learning rate, rows per second so far, the last
+    loss on held-out rows."""
 
     step: int
     total: int
     loss: float | None
     learning_rate: float | None
     rows_per_second: float
+    held_out_loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,8 @@ def train(
     share of every batch; the first one says, writes and saves.
 
     Raises:
-        InputError: the data has a problem (`check_training_data`). ExistsError: `out` is there already.
+        InputError: the data has a problem (`check_training_data`). ExistsError: `out` is there already, or checkpoints of
+            a stopped run.
         DivergedError: a loss or weight is no number; the last good checkpoint stays.
     """
     out = Path(out)
@@ -105,6 +111,10 @@ def train(
     say = say if say is not None and rank == 0 else _silent
     if out.exists():
         raise ExistsError(f"'{out}' is there already; choose another name or remove it")
+    if not resume and (left := _checkpoints(work)):
+        raise ExistsError(
+            f"'{work}' holds {left[-1].name} of a run that was stopped; go on with --resume, or remove that folder"
+        )
     checkpoint = _last_checkpoint(work, run) if resume else None
     wait_for_all()
     if work.exists() and not resume and rank == 0:
@@ -112,6 +122,9 @@ def train(
     data, test, notes = _read(run, data, test, download)
     torch.manual_seed(run.seed)
     model = prepare_model(run, download)
+    if run.drop_leaks and test is not None:
+        data, more = without_leaks(data, test)
+        notes += more
     report = check_training_data(data, test, model.tokenizer, model.max_seq_length)
     for sentence in report.notes:
         say(sentence)
@@ -140,15 +153,19 @@ def train(
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.stopped:
         raise KeyboardInterrupt
+    if trainer.state.global_step < trainer.state.max_steps:
+        notes.append(_why_early(run, trainer.state))
+        say(notes[-1])
     if adapters is not None:
         adapters.merge_and_unload()
     _require_finite(model, trainer.state.global_step, work)
+    result = _result(out, trainer, time.perf_counter() - began, report, notes)
     if rank == 0:
-        _save(model, run, out)
+        _save(model, run, result)
         for folder in work.glob("checkpoint-*"):
             shutil.rmtree(folder)
     wait_for_all()
-    return _result(out, trainer, time.perf_counter() - began, report, notes)
+    return result
 
 
 def _read(
@@ -162,6 +179,14 @@ def _read(
     if test is None and run.test:
         test = read_training_data(run.test, download=download, columns=run.columns)
     return join_training_data([part for part, _ in taken]), test, [note for _, notes in taken for note in notes]
+
+
+def _why_early(run: TrainingRun, state: Any) -> str:
+    best = Path(state.best_model_checkpoint).name.rpartition("-")[2]
+    return (
+        f"stopped after step {state.global_step} of {state.max_steps}: the loss on held-out rows was not lower in "
+        f"{run.patience} evaluations; the weights are those of step {best}, where it was {state.best_metric:.4f}"
+    )
 
 
 def _result(out: Path, trainer: Any, seconds: float, report: DataReport, notes: list[str]) -> TrainingResult:
@@ -338,13 +363,47 @@ def _require_finite(model: nn.Module, step: int, work: Path) -> None:
         raise DivergedError(f"after step {step} the weight {broken[0]} is no number; checkpoints are in '{work}'")
 
 
-def _save(model: Any, run: TrainingRun, out: Path) -> None:
+def _save(model: Any, run: TrainingRun, result: TrainingResult) -> None:
     if run.instruction:
         model.prompts["query"] = NV_EMBED.prompt(run.instruction)
     find_backbone(model).requires_grad_(True)
-    temporary = out.with_name(f".{out.name}.saving")
+    temporary = result.model.with_name(f".{result.model.name}.saving")
     if temporary.exists():
         shutil.rmtree(temporary)
+    model.model_card_data.base_model = HUB_NAMES.get(run.model)
     model.save(str(temporary))
     (temporary / RUN_FILE).write_text(run.to_json(), encoding="utf-8")
-    temporary.rename(out)
+    card = temporary / "README.md"
+    card.write_text(card.read_text(encoding="utf-8") + _how_it_was_made(model, run, result), encoding="utf-8")
+    temporary.rename(result.model)
+
+
+def _how_it_was_made(model: Any, run: TrainingRun, result: TrainingResult) -> str:
+    """The end of the model card: what sentence-transformers does not know of the run."""
+    name = result.model.name
+    lines = [
+        "",
+        "## Trained with Isometry",
+        "",
+        f"Recipe `{run.recipe}`, from `{run.model}`, on {result.report.rows:,} rows of "
+        f"{', '.join(f'`{Path(one).name}`' for one in (run.data, *run.more_data) if one) or 'data in memory'}: "
+        f"{result.steps:,} steps of {run.batch_size} rows. All settings are in `{RUN_FILE}`.",
+        "",
+        *(f"- {note}" for note in (*result.report.notes, *result.notes)),
+        *(f"- loss {loss:.4f} at step {step}" for step, loss in result.losses[-1:]),
+        *(f"- loss on held-out rows {loss:.4f} at step {step}" for step, loss in result.evaluation_losses[-1:]),
+        "",
+        "```bash",
+        f"isometry train {name}/{RUN_FILE} --out again        # the same weights on the same machine",
+        f"isometry index papers.csv --into papers --encoder {name}",
+        f"isometry eval {name} {run.model} --suite local-en --out runs",
+        "```",
+        "",
+    ]
+    if any(type(module).__module__.startswith("isometry.") for module in model):
+        lines += [
+            "A module of this model is Isometry's own: load it with `isometry.encoders.load_encoder`, or in "
+            "sentence-transformers with `trust_remote_code=True` where Isometry is installed.",
+            "",
+        ]
+    return "\n".join(lines)

@@ -47,7 +47,17 @@ def test_every_method_gives_an_ordinary_model(method, family, tmp_path):
     if method == "soup":
         for name in a:
             torch.testing.assert_close(merged[name], (a[name] + b[name]) / 2, atol=1e-6, rtol=1e-5)
-    assert json.loads((tmp_path / "m" / "isometry_merge.json").read_text())["method"] == method
+    note = json.loads((tmp_path / "m" / "isometry_merge.json").read_text())
+    assert (note["method"], note["base"]) == (method, str(family / "start"))
+    assert f"`a`, `b` by `{method}`" in (tmp_path / "m" / "README.md").read_text()
+
+
+def test_a_merged_model_merges_again(family, tmp_path):
+    merge_models([family / "a", family / "b"], tmp_path / "m")
+    merge_models([tmp_path / "m", family / "a"], tmp_path / "n")
+    merged, a, b = weights(tmp_path / "n"), weights(family / "a"), weights(family / "b")
+    for name in a:
+        torch.testing.assert_close(merged[name], 0.75 * a[name] + 0.25 * b[name], atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["soup", "slerp", "fisher", "regmean"])

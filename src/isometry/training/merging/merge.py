@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from isometry.encoders.text import find_backbone
 from isometry.errors import ExistsError, InputError, MissingExtraError
@@ -21,12 +21,13 @@ from isometry.training.merging.self_positioning import Position, self_position
 from isometry.training.merging.vectors import TaskVector, task_matrix
 from isometry.training.model import load_model
 from isometry.training.run import TrainingRun
-from isometry.training.train import RUN_FILE
+from isometry.training.train import HUB_NAMES, RUN_FILE
 
 Method = Literal["soup", "task", "slerp", "ties", "dare", "fisher", "regmean", "self-positioning"]
 METHODS: tuple[Method, ...] = ("soup", "task", "slerp", "ties", "dare", "fisher", "regmean", "self-positioning")
 MERGEKIT = {"soup": "linear", "task": "task_arithmetic", "ties": "ties", "dare": "dare_linear"}
 """Our names of what mergekit has too. Its slerp is of whole weights, ours of task vectors."""
+MERGE_FILE = "isometry_merge.json"
 NEEDS_DATA = ("fisher", "regmean", "self-positioning")
 
 
@@ -81,7 +82,8 @@ def merge_models(
     if mergekit and method not in MERGEKIT:
         raise InputError(f"mergekit does {', '.join(MERGEKIT)}, not {method}; leave --mergekit out")
     loaded = [load_model(str(path)) for path in models]
-    origin = load_model(base or _common_start([Path(path) for path in models]))
+    start_name = base or _common_start([Path(path) for path in models])
+    origin = load_model(start_name)
     for path, model in zip(models, loaded, strict=True):
         if model.tokenizer.get_vocab() != origin.tokenizer.get_vocab():
             raise InputError(f"'{path}' has another vocabulary than the base; such models cannot be merged")
@@ -126,17 +128,14 @@ def merge_models(
         probes = [lambda: loss(_features(origin, next(batches)))] * steps
         position = self_position(origin, start, stacked, probes, learning_rate, mu)
         say(f"self positioning: coefficients {', '.join(f'{c:.3f}' for c in position.coefficients)}")
-    _save(
-        origin,
-        out,
-        {
-            "models": [str(path) for path in models],
-            "method": method,
-            "seed": seed,
-            "scale": scale,
-            "mergekit": mergekit,
-        },
-    )
+    note = {
+        "models": [str(path) for path in models],
+        "base": start_name,
+        "method": method,
+        "seed": seed,
+        "scale": scale,
+    }
+    _save(origin, out, {**note, "mergekit": mergekit})
     return position
 
 
@@ -167,11 +166,15 @@ def _by_mergekit(
 
 
 def _common_start(models: Sequence[Path]) -> str:
+    """The model that all run files, or notes of a merge, name."""
     starts = set()
     for path in models:
-        if not (path / RUN_FILE).is_file():
+        if (path / RUN_FILE).is_file():
+            starts.add(TrainingRun.from_json(path / RUN_FILE).model)
+        elif (path / MERGE_FILE).is_file():
+            starts.add(json.loads((path / MERGE_FILE).read_text(encoding="utf-8")).get("base", str(path)))
+        else:
             raise InputError(f"'{path}' has no {RUN_FILE}, so its start is unknown; name it with --base")
-        starts.add(TrainingRun.from_json(path / RUN_FILE).model)
     if len(starts) > 1:
         raise InputError(
             f"the models started from different ones ({', '.join(sorted(starts))}); merging needs one start"
@@ -234,11 +237,16 @@ def _regmean(models: Sequence[Any], batches: list[list[list[str]]], shrink: floa
     }
 
 
-def _save(model: nn.Module, out: Path, note: dict[str, Any]) -> None:
+def _save(model: Any, out: Path, note: dict[str, Any]) -> None:
     temporary = out.with_name(f".{out.name}.saving")
     if temporary.exists():
         shutil.rmtree(temporary)
     find_backbone(model).requires_grad_(True)
+    model.model_card_data.base_model = HUB_NAMES.get(note["base"])
     model.save(str(temporary))
-    (temporary / "isometry_merge.json").write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+    (temporary / MERGE_FILE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+    card = temporary / "README.md"
+    merged = ", ".join(f"`{Path(one).name}`" for one in note["models"])
+    said = f"{merged} by `{note['method']}`, all trained from `{note['base']}`; see `{MERGE_FILE}`."
+    card.write_text(card.read_text(encoding="utf-8") + f"\n## Merged with Isometry\n\n{said}\n", encoding="utf-8")
     temporary.rename(out)
