@@ -256,6 +256,10 @@ def test_what_cannot_be_built_is_said_in_a_sentence(folder, tmp_path, capsys):
     assert "'cpu' or 'cuda'" in run(folder, "--out", out, "--device", "tpu")[1]
     (tmp_path / "a.txt").write_text("x")
     assert "photographs, a transforms.json, or" in run(tmp_path / "a.txt", "--out", out)[1]
+    (tmp_path / "none.splat").write_bytes(b"")
+    assert "no splats in this file" in run(tmp_path / "none.splat", "--out", out)[1]
+    (tmp_path / "one.obj").write_text("v 0 0 0\n")
+    assert "one.obj: a single point" in run(tmp_path / "one.obj", "--out", out)[1]
     (tmp_path / "wrong").mkdir()
     document = json.loads((folder / "transforms.json").read_text())
     for frame in document["frames"]:

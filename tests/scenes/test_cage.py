@@ -185,13 +185,15 @@ def test_meshers_that_fail_are_said(monkeypatch):
 
 @pytest.mark.parametrize("name", ["pytetwild", "tetgen"])
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_installed_meshers_fill_the_objects_of_the_example(name, number):
+def test_installed_meshers_fill_the_objects_of_the_example(name, number, tmp_path, monkeypatch):
     pytest.importorskip(name)
+    monkeypatch.chdir(tmp_path)
     scene = example_scene(splats=6000)
     part = scene.part(scene.objects[number].label)
     cage = object_cage(part, name, vertices=500)
     assert 250 < len(cage.vertices) < 1000, "about as fine as the lattice"
     assert (cage.rest_volumes > 0).all() and qualities(cage.vertices, cage.tets).min() >= 0.02
+    assert not list(tmp_path.iterdir()), "it leaves nothing behind"
     bound = bind(part, cage)
     assert bound.fallback_share < 0.2
     # a turn of the cage turns the splats with it

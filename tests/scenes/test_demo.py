@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import re
 import signal
@@ -10,6 +11,8 @@ import subprocess
 import sys
 import threading
 import urllib.request
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,9 +31,9 @@ main(["scene", "demo", "--no-browser", "--port", "0"])
 """
 
 
-def started(arguments: list[str]) -> tuple[subprocess.Popen, str]:
+def started(arguments: list[str], **options) -> tuple[subprocess.Popen, str]:
     """A command that serves, and its address."""
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
     lines: queue.Queue = queue.Queue()
     threading.Thread(target=lambda: lines.put(process.stdout.readline()), daemon=True).start()
     try:
@@ -99,3 +102,40 @@ def test_view_keeps_objects_and_session_and_search_finds_them(tmp_path, capsys):
         main(["search", str(out), "jelly", "--json"])
     assert stop.value.code == 0
     assert json.loads(capsys.readouterr().out)["hits"][0]["record"]["name"] == "shiny jelly"
+
+
+@pytest.mark.slow
+def test_an_ordinary_wheel_holds_all_that_the_demo_needs(tmp_path):
+    """Built and opened as installed, outside the checkout."""
+    pytest.importorskip("hatchling.build")
+    root = Path(__file__).resolve().parents[2]
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(tmp_path),
+        str(root),
+    ]
+    subprocess.run(build, check=True, capture_output=True, timeout=200, cwd=root)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        names = set(wheel.namelist())
+        wheel.extractall(tmp_path / "installed")
+    ours = root / "src" / "isometry" / "scenes"
+    files = {path for path in ours.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert {f"isometry/scenes/{path.relative_to(ours).as_posix()}" for path in files} <= names
+    assert not [name for name in names if "__pycache__" in name or name.startswith("tests/")]
+    code = "import sys, isometry; sys.stderr.write(isometry.__file__); " + ONLY_THE_EXTRA
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    process, address = started([sys.executable, "-u", "-c", code], env=environment, cwd=tmp_path)
+    try:
+        for name in ("", "app.js", "vendor/three/three.core.min.js", "binding", "cages"):
+            with urllib.request.urlopen(address + name, timeout=60) as answer:
+                assert answer.status == 200 and answer.read()
+        assert str(tmp_path / "installed") in stopped(process), "the installed package answered"
+    finally:
+        process.kill()

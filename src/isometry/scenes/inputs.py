@@ -27,6 +27,8 @@ ACTIONS = {
     "grab": {"hand", "position", "quaternion", "radius", "object"},
     "move": {"hand", "position", "quaternion"},
     "release": {"hand"},
+    "pin": {"hand"},
+    "unpin": {"object"},
     "material": {"object", "name", "young", "poisson", "density", "damping", "friction"},
     "gravity": {"value"},
     "transform": {"object", "move", "turn", "scale"},
@@ -43,7 +45,7 @@ _TICKS = 1_000_000
 
 
 def apply_input(stage: Stage, message: Any) -> int | None:
-    """Do what a message says; gives the object's number for `grab` (None where nothing is in reach) and `select`.
+    """Do what a message says; gives the object's number for `grab` (None where nothing is in reach), `pin` and `select`.
 
     `select` and `dissolve` change which splats are objects, so the stage has other bodies afterwards.
 
@@ -69,6 +71,10 @@ def apply_input(stage: Stage, message: Any) -> int | None:
         world.move(_whole(message, "hand", 0, 7), _vector(message, "position", 3), _turn(message, "quaternion"))
     elif do == "release":
         world.release(_whole(message, "hand", 0, 7))
+    elif do == "pin":
+        return world.pin(_whole(message, "hand", 0, 7))
+    elif do == "unpin":
+        world.unpin(_object(stage, message))
     elif do == "material":
         number = _object(stage, message)
         made_of = material(message["name"]) if "name" in message else world.bodies[number].material
@@ -287,6 +293,8 @@ def read_script(path: str | Path, rate: float = 60.0) -> Script:
         return Script(log.ticks, log.inputs, log.digest, log.rate, log.substeps)
     try:
         document = json.loads(text)
+        if not isinstance(document, dict) or not isinstance(document.get("inputs"), list):
+            raise InputError("it must be an object with 'seconds' and a list of 'inputs'")
         seconds = _number(document, "seconds", 0.0, _TICKS / rate)
         rows = document["inputs"]
         inputs: list[tuple[int, dict]] = []

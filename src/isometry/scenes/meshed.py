@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,11 +73,11 @@ def _smoothed(points: np.ndarray, triangles: np.ndarray, rounds: int = 4) -> np.
 
 def _named(name: str, cell: float) -> Mesher:
     """An installed mesher, set to about the lattice's resolution."""
+    if name == "pytetwild":
+        if not all(importlib.util.find_spec(module) for module in ("pytetwild", "pyvista")):
+            raise MissingExtraError(f"the mesher {name}", "mesh")
+        return lambda points, triangles: _tetwild(points, triangles, 1.5 * cell)
     try:
-        if name == "pytetwild":
-            import pytetwild
-
-            return lambda points, triangles: pytetwild.tetrahedralize(points, triangles, edge_length_abs=1.5 * cell)[:2]
         import tetgen
     except ImportError as error:
         raise MissingExtraError(f"the mesher {name}", "mesh") from error
@@ -86,3 +91,24 @@ def _named(name: str, cell: float) -> Mesher:
         return made[0], made[1]
 
     return work
+
+
+def _tetwild(points: np.ndarray, triangles: np.ndarray, edge: float) -> tuple[np.ndarray, np.ndarray]:
+    """pytetwild in a process and a folder of its own: it leaves a file where it runs, and writes to standard output.
+
+    Raises:
+        InputError: it failed, with its last words.
+    """
+    code = (
+        "import numpy, pytetwild; g = numpy.load('given.npz'); "
+        "made = pytetwild.tetrahedralize(g['points'], g['triangles'], edge_length_abs=float(g['edge'])); "
+        "numpy.savez('made.npz', points=made[0], tets=made[1])"
+    )
+    with tempfile.TemporaryDirectory() as work:
+        np.savez(Path(work) / "given.npz", points=points, triangles=triangles, edge=edge)
+        done = subprocess.run([sys.executable, "-c", code], cwd=work, capture_output=True, text=True, check=False)
+        if done.returncode != 0 or not (Path(work) / "made.npz").is_file():
+            last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            raise InputError(f"pytetwild could not fill this outside ({last[:200]}): use the lattice")
+        with np.load(Path(work) / "made.npz") as made:
+            return made["points"], made["tets"]

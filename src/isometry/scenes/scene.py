@@ -86,6 +86,8 @@ class Scene:
         numbers += self.plane or ()
         if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in numbers):
             raise InputError(f"scene '{self.name}': up, light, view, plane and collision_cell must be finite numbers")
+        if not self.collision_cell > 0 or not np.linalg.norm(self.up) > 0:
+            raise InputError(f"scene '{self.name}': collision_cell must be above 0 and up a direction, not all zero")
         names = [item.name for item in self.objects]
         if len(set(names)) != len(names):
             raise InputError(f"scene '{self.name}': two objects have the same name")

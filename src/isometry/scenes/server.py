@@ -81,6 +81,7 @@ class SceneServer:
 
     Args:
         stage: what is simulated. token: needed to connect, or None. extra: further pages by path, for tests.
+        folder: of the scene, where its objects are kept as a collection for searches by meaning; None for names only.
         may_tick: asked before every tick; None ticks by the clock. Tests step the physics with it.
 
     The number of substeps follows the time that a tick takes (at most `stage`'s), and the page says so.
@@ -93,8 +94,10 @@ class SceneServer:
         token: str | None = None,
         extra: dict[str, tuple[bytes, str]] | None = None,
         may_tick: Callable[[], bool] | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.stage = stage
+        self._folder = folder
         self._may_tick = may_tick or (lambda: True)
         self.wire = Wire(stage)
         self.log = Log.start(stage)
@@ -116,7 +119,7 @@ class SceneServer:
         """Serve until cancelled. `ready` receives the port."""
         await asyncio.get_running_loop().run_in_executor(None, self.stage.world.prepare)
         async with serve(
-            self._talk, host, port, process_request=self._answer, max_size=_MESSAGE, compression=None, ssl=tls,
+            self._talk, host, port, process_request=self._respond, max_size=_MESSAGE, compression=None, ssl=tls,
             ping_interval=20, ping_timeout=20, max_queue=64,
         ) as server:  # fmt: skip
             if ready is not None:
@@ -283,13 +286,31 @@ class SceneServer:
         if len(self._inputs) < 4096:
             self._inputs.append((viewer, message))
 
-    def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
+    async def _respond(self, connection: ServerConnection, request: Request) -> Response | None:
+        answer = self._answer(request)
+        parts = urlsplit(request.path)
+        if answer is not None or parts.path != "/search":
+            return answer
+        from isometry.scenes.objects.search import find_objects
+
+        words = parse_qs(parts.query).get("q", [""])[0][:200]
+        loop = asyncio.get_running_loop()  # the first search by meaning loads the encoder
+        try:
+            found = await loop.run_in_executor(None, find_objects, self.stage.scene, words, self._folder)
+        except IsometryError as error:
+            return _reply(http.HTTPStatus.INTERNAL_SERVER_ERROR, f"{error}\n".encode())
+        return _reply(http.HTTPStatus.OK, json.dumps(found).encode(), "application/json")
+
+    def _answer(self, request: Request) -> Response | None:
+        """What a path is answered with; None where a session or a search begins."""
         parts = urlsplit(request.path)
         query = parse_qs(parts.query)
         if parts.path in ("/session", "/binding", "/search", "/cages") and not self._allowed(query):
             return _reply(
                 http.HTTPStatus.FORBIDDEN, b"a token is needed: open the address that 'isometry scene view' printed\n"
             )
+        if parts.path == "/search":
+            return None
         if parts.path == "/session":
             origin = request.headers.get("Origin")
             if origin is not None and urlsplit(origin).netloc != request.headers.get("Host"):
@@ -299,11 +320,6 @@ class SceneServer:
             return _reply(http.HTTPStatus.OK, self._binding, "application/octet-stream")
         if parts.path == "/cages":
             return _reply(http.HTTPStatus.OK, json.dumps(self.wire.cages()).encode(), "application/json")
-        if parts.path == "/search":
-            from isometry.scenes.objects.search import find_names
-
-            found = find_names(self.stage.scene, query.get("q", [""])[0][:200])
-            return _reply(http.HTTPStatus.OK, json.dumps(found).encode(), "application/json")
         if parts.path in self._extra:
             body, kind = self._extra[parts.path]
             return _reply(http.HTTPStatus.OK, body, kind)

@@ -119,8 +119,14 @@ class Stage:
 
     @property
     def warnings(self) -> list[str]:
-        """A sentence per object that stands on nothing."""
-        return sentences([item.name for item in self.scene.objects], self.falls)
+        """A sentence per object that stands on nothing, and one where what stands still is felt more coarsely than asked."""
+        said = sentences([item.name for item in self.scene.objects], self.falls)
+        cell, wanted = self.world.still.cell, self.scene.collision_cell
+        if self.world.still.distances.size > 1 and cell > 1.01 * wanted:
+            said.append(
+                f"this scene is so large that objects feel it to {cell:.2g} m instead of {wanted:.2g} m: cut away what is far"
+            )
+        return said
 
     def report(self) -> list[dict[str, Any]]:
         """Per object: splats, vertices, tetrahedra, filled cells, pieces, bind seconds, bytes, share of fallbacks."""

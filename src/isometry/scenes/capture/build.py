@@ -202,6 +202,8 @@ def _from_file(
 ) -> Built:
     began = time.perf_counter()
     kind, gaussians = _read_file(source, preset, seed)
+    if not len(gaussians):
+        raise InputError(f"{source}: there are no splats in this file")
     scale = 1.0 if metres_per_unit is None else check_scale(metres_per_unit)
     gaussians = moved(gaussians, rotation=None if up is None else upright(up), scale=scale)
     low, high = np.percentile(gaussians.means.astype(np.float64), [2, 98], axis=0)
@@ -239,4 +241,6 @@ def _read_file(source: Path, preset: Preset, seed: int) -> tuple[str, Gaussians]
     count = min(preset.most, max(10_000, 2 * len(vertices)))
     if len(triangles):
         return "mesh", from_mesh(vertices, colours, triangles, count, seed=seed)
+    if len(vertices) < 2:
+        raise InputError(f"{source}: a single point gives no scene: at least two are needed to size the Gaussians")
     return "points", from_points(vertices, colours, opacity=0.8)

@@ -40,7 +40,7 @@ def load_photos(cameras: list[Camera], longest: int, progress: Progress | None =
     """
     if len(cameras) < 2:
         raise InputError(f"a scene is built from at least two photographs and there is {len(cameras)}")
-    sizes = [camera.resized(min(1.0, longest / max(camera.width, camera.height))) for camera in cameras]
+    sizes = [_small(camera, longest) for camera in cameras]
     wanted = sum(26 * camera.width * camera.height for camera in sizes)
     if wanted > available_bytes() // 2:
         raise InputError(
@@ -53,6 +53,15 @@ def load_photos(cameras: list[Camera], longest: int, progress: Progress | None =
         if progress is not None and progress(number + 1, len(cameras)) is False:
             raise KeyboardInterrupt
     return photos
+
+
+def load_photo(camera: Camera, longest: int) -> Photo:
+    """One photograph as `load_photos` gives them."""
+    return _load(camera, _small(camera, longest))
+
+
+def _small(camera: Camera, longest: int) -> Camera:
+    return camera.resized(min(1.0, longest / max(camera.width, camera.height)))
 
 
 def _load(camera: Camera, small: Camera) -> Photo:

@@ -30,10 +30,14 @@ _THIN = 0.35  # a pixel through which more light passes is a hole
 
 @dataclass(frozen=True)
 class Removed:
-    """The scene without the object, and figures: Gaussians taken (object, hidden, shadow) and added, pixels filled."""
+    """The scene without the object, and figures: Gaussians taken (object, hidden, shadow) and added, pixels filled.
+
+    `taken (n,)` says which of the old scene's Gaussians went.
+    """
 
     scene: Scene
     report: dict[str, Any]
+    taken: np.ndarray
 
 
 def remove_object(
@@ -57,7 +61,7 @@ def remove_object(
     g, mine = scene.gaussians.select(~others), scene.labels[~others] == label
     if mine.all():
         raise InputError(f"'{scene.objects[number].name}' is all there is in this scene: nothing would be left to fill")
-    cameras = _views(scene, g.select(mine), views, size)
+    cameras = removal_views(scene, g.select(mine), views, size)
     covered = [_covered(g, mine, camera, threads) for camera in cameras]
     used = [n for n, mask in enumerate(covered) if mask.any()]
     if not used:
@@ -98,10 +102,13 @@ def remove_object(
     gaussians = concatenate([rest, *([] if new is None else [new]), scene.gaussians.select(others)])
     note = f"'{scene.objects[number].name}' was taken out and {pixels} pixels in {len(cameras)} views filled"
     made = replace(scene, gaussians=gaussians, labels=labels, objects=left, notes=(*scene.notes, note))
-    return Removed(made, {**report, "added": added, "views": len(cameras)})
+    taken = np.zeros(len(scene.labels), bool)
+    taken[~others] = ~keep
+    return Removed(made, {**report, "added": added, "views": len(cameras)}, taken)
 
 
-def _views(scene: Scene, part: Gaussians, count: int, size: int) -> list[Camera]:
+def removal_views(scene: Scene, part: Gaussians, count: int, size: int) -> list[Camera]:
+    """Views `size` pixels long: spread over the scene's cameras, or around `part` where there are none."""
     if scene.cameras:
         chosen = np.unique(np.linspace(0, len(scene.cameras) - 1, min(count, len(scene.cameras))).round().astype(int))
         plain = [replace(scene.cameras[n], distortion=(0.0, 0.0, 0.0, 0.0)) for n in chosen]

@@ -34,7 +34,8 @@ def near_pairs(points, body, reach, table, pairs):
     size = len(table) - 1
     cells = np.empty((len(points), 3), np.int64)
     keys = np.empty(len(points), np.int64)
-    table[:] = 0
+    for k in range(size + 1):  # loops: assigning to slices takes numba seconds to compile
+        table[k] = 0
     for p in range(len(points)):
         for a in range(3):
             cells[p, a] = np.int64(np.floor(points[p, a] / reach))
@@ -43,7 +44,9 @@ def near_pairs(points, body, reach, table, pairs):
     for k in range(size):
         table[k + 1] += table[k]
     members = np.empty(len(points), np.int64)
-    cursor = table[:-1].copy()
+    cursor = np.empty(size, np.int64)
+    for k in range(size):
+        cursor[k] = table[k]
     for p in range(len(points)):
         members[cursor[keys[p]]] = p
         cursor[keys[p]] += 1
@@ -95,8 +98,10 @@ def sort_pairs(count, pairs, points_tet, tets, taken, colours, starts):
 
     `taken (v,)` uint64 and `colours (m,)` are work arrays; `starts (66,)` int64 receives where the groups begin.
     """
-    taken[:] = np.uint64(0)
-    starts[:] = 0
+    for i in range(len(taken)):
+        taken[i] = np.uint64(0)
+    for group in range(len(starts)):
+        starts[group] = 0
     for n in range(count):
         a, b = points_tet[pairs[n, 0]], points_tet[pairs[n, 1]]
         used = np.uint64(0)
@@ -111,13 +116,16 @@ def sort_pairs(count, pairs, points_tet, tets, taken, colours, starts):
                 taken[tets[b, k]] |= np.uint64(1) << np.uint64(colour)
     for group in range(65):
         starts[group + 1] += starts[group]
-    cursor = starts[:-1].copy()
+    cursor = np.empty(65, np.int64)
+    for group in range(65):
+        cursor[group] = starts[group]
     sorted_pairs = np.empty((count, 2), np.int64)
     for n in range(count):
         at = cursor[colours[n]]
         sorted_pairs[at, 0], sorted_pairs[at, 1] = pairs[n, 0], pairs[n, 1]
         cursor[colours[n]] += 1
-    pairs[:count] = sorted_pairs
+    for n in range(count):
+        pairs[n, 0], pairs[n, 1] = sorted_pairs[n, 0], sorted_pairs[n, 1]
 
 
 @compiled

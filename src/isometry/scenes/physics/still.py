@@ -8,7 +8,6 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from isometry.errors import InputError
 from isometry.scenes.cage import mark_boxes
 from isometry.scenes.gaussians import Gaussians
 
@@ -40,7 +39,9 @@ def still_grid(gaussians: Gaussians, *, cell: float, margin: int = 4, opacity: f
     A Gaussian counts as the box of 1.5 standard deviations along its own axes: flat ones close a surface.
 
     Args:
-        cell: spacing in scene units; a wall thinner than two cells has no inside, only two faces.
+        cell: spacing in scene units; a wall thinner than two cells has no inside, only two faces. Where that takes more
+            nodes than memory and time allow, a hundredth of the Gaussians on either side of every axis is left outside,
+            and if that is not enough, the spacing grows (the grid's `cell` says so).
         margin: empty cells around. opacity: fainter Gaussians do not count.
     """
     solid = gaussians.select(gaussians.opacities >= opacity)
@@ -50,12 +51,13 @@ def still_grid(gaussians: Gaussians, *, cell: float, margin: int = 4, opacity: f
     spread = _REACH * np.sqrt(solid.covariances()[:, [0, 3, 5]].astype(np.float64))
     spread = np.minimum(spread, 3 * margin * cell)
     low, high = (points - spread).min(axis=0) - margin * cell, (points + spread).max(axis=0) + margin * cell
+    if np.prod(np.ceil((high - low) / cell) + 1) > _NODES:
+        low, high = np.percentile(points, 1, axis=0) - margin * cell, np.percentile(points, 99, axis=0) + margin * cell
+        while np.prod(np.ceil((high - low) / cell) + 1) > _NODES:
+            cell *= 1.1
+        within = np.asarray(((points > low) & (points < high)).all(axis=1))
+        solid, points, spread = solid.select(within), points[within], spread[within]
     shape = np.ceil((high - low) / cell).astype(np.int64) + 1
-    if shape.prod() > _NODES:
-        raise InputError(
-            f"a collision grid of {cell:g} over {(high - low).max():g} has {int(shape.prod()):,} nodes; at most "
-            f"{_NODES:,} are built: use a larger collision cell"
-        )
     touched = np.zeros(shape, np.uint8)
     first = np.clip(np.floor((points - spread - low) / cell).astype(np.int64), 0, shape - 1)
     last = np.clip(np.ceil((points + spread - low) / cell).astype(np.int64), 0, shape - 1)

@@ -369,6 +369,33 @@ class World:
                 velocity *= self.fastest / speed
             self.v[held.vertices] = velocity
 
+    def pin(self, hand: int) -> int | None:
+        """Nail what a hand holds to where it is now; gives the body, or None where the hand is empty."""
+        held = self._hands.get(hand)
+        if held is None:
+            return None
+        found = int(np.searchsorted(self.starts, held.vertices[0], side="right") - 1)
+        self.remember()
+        pinned = self._pinned(found).copy()
+        pinned[held.vertices - self.span(found).start] = True
+        self._set_pinned(found, pinned)
+        return found
+
+    def unpin(self, body: int) -> None:
+        """Free all pinned vertices of a body."""
+        self._body(body)
+        self.remember()
+        self._set_pinned(body, np.zeros(len(self.bodies[body].cage.vertices), bool))
+
+    def _pinned(self, body: int) -> np.ndarray:
+        pinned = self.bodies[body].pinned
+        return np.zeros(len(self.bodies[body].cage.vertices), bool) if pinned is None else pinned
+
+    def _set_pinned(self, body: int, pinned: np.ndarray) -> None:
+        self.bodies[body].pinned = pinned if pinned.any() else None
+        self.v[self.span(body)][pinned] = 0.0
+        self._set_masses(body)
+
     def held(self) -> dict[int, np.ndarray]:
         """Vertices that each hand holds."""
         return {hand: held.vertices for hand, held in self._hands.items()}
@@ -400,15 +427,19 @@ class World:
 
     def remember(self) -> None:
         """Keep the present state for `undo`."""
-        self._undo.append((self.x.copy(), self.v.copy(), self._scale.copy()))
+        pins = [body.pinned for body in self.bodies]
+        self._undo.append((self.x.copy(), self.v.copy(), self._scale.copy(), pins))
 
     def undo(self) -> bool:
-        """Back to before the last grab, transform or reset; False where nothing is left to undo."""
+        """Back to before the last grab, pin, transform or reset; False where nothing is left to undo."""
         if not self._undo:
             return False
         self._hands.clear()
-        self.x, self.v, scales = self._undo.pop()
+        self.x, self.v, scales, pins = self._undo.pop()
         self._set_scales(scales)
+        for number, pinned in enumerate(pins):
+            if pinned is not self.bodies[number].pinned:
+                self._set_pinned(number, self._pinned(number) & False if pinned is None else pinned)
         return True
 
     def reset(self) -> None:
@@ -423,9 +454,10 @@ class World:
             self._rescale(int(body), float(scales[body]), self.owner == body)
 
     def take_over(self, body: int, other: World, its: int) -> None:
-        """Give a body the place, motion, size and material of the same body in another world."""
+        """Give a body the place, motion, size, pins and material of the same body in another world."""
         self.x[self.span(body)] = other.x[other.span(its)]
         self.v[self.span(body)] = other.v[other.span(its)]
+        self.bodies[body].pinned = other.bodies[its].pinned
         self.set_material(body, other.bodies[its].material)
         if other._scale[its] != 1:
             self._rescale(body, float(other._scale[its]), self.owner == body)
