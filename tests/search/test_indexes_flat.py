@@ -69,6 +69,14 @@ def test_any_shape_and_scale(n, d, q, k, seed, scale, share, stage):
     np.testing.assert_array_equal(scores, expected_scores)
 
 
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_batches_of_short_vectors(d):
+    rng = np.random.default_rng(0)
+    vectors, queries = rng.integers(-3, 4, (2000, d)).astype(np.float32), rng.integers(-3, 4, (9, d)).astype(np.float32)
+    _, rows = FlatIndex(first_stage="int8").build(vectors).search(queries, 3)
+    np.testing.assert_array_equal(rows, brute_force(vectors, queries, 3)[1])
+
+
 def test_compiled_and_numpy_scores_have_the_same_bits():
     rng = np.random.default_rng(1)
     for d in (1, 15, 16, 17, 100, 384):

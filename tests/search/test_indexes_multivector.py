@@ -33,6 +33,15 @@ def test_scores_by_definition():
     np.testing.assert_allclose(rough[full], np.array(expected)[full], atol=0.15)
 
 
+def test_vectors_of_one_dimension():
+    draw = np.random.default_rng(1)
+    values, query = draw.standard_normal((4000, 1)).astype(np.float32), draw.standard_normal((9, 1)).astype(np.float32)
+    offsets = np.arange(0, 4001, 2)
+    expected = np.maximum(query * values[::2, 0], query * values[1::2, 0]).sum(axis=0)
+    scores, rows = MultiVectorIndex().build(values, offsets).search(query, np.array([0, 9]), 3)
+    np.testing.assert_allclose(scores[0], np.sort(expected)[::-1][:3], rtol=1e-5)
+
+
 def test_carving_sums_groups():
     query = np.float32([[1, 0], [0, 1], [0.8, 0.6]])
     np.testing.assert_allclose(carve(query, 0.7), [[1.8, 0.6], [0, 1]], atol=1e-6)

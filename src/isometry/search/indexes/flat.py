@@ -173,7 +173,8 @@ class FlatIndex:
             candidates = self._float32_stage(queries, k, allowed, chosen)
             plan.update(stage="float32 blocks", scanned=matches, bytes=matches * self._dimension * 4)
         else:
-            batched = len(queries) >= _BATCH and find_spec("torch") is not None
+            # torch's int8 product reads a transposed column as something else
+            batched = len(queries) >= _BATCH and self._dimension > 1 and find_spec("torch") is not None
             stage = self._int8_batch if batched else self._int8_single
             candidates, threads = stage(queries, k, allowed, chosen)
             passes = 1 if batched else len(queries)
