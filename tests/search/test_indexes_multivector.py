@@ -38,7 +38,7 @@ def test_vectors_of_one_dimension():
     values, query = draw.standard_normal((4000, 1)).astype(np.float32), draw.standard_normal((9, 1)).astype(np.float32)
     offsets = np.arange(0, 4001, 2)
     expected = np.maximum(query * values[::2, 0], query * values[1::2, 0]).sum(axis=0)
-    scores, rows = MultiVectorIndex().build(values, offsets).search(query, np.array([0, 9]), 3)
+    scores, _ = MultiVectorIndex().build(values, offsets).search(query, np.array([0, 9]), 3)
     np.testing.assert_allclose(scores[0], np.sort(expected)[::-1][:3], rtol=1e-5)
 
 
