@@ -260,10 +260,10 @@ class MultiVectorIndex:
             if len(block) <= 16:  # _int_mm takes more than 16 rows
                 block = torch.nn.functional.pad(block, (0, 0, 0, 17 - len(block)))
             # _int_mm reads a transposed column as something else
-            products = (torch._int_mm(block, side) if self._dimension > 1 else block.int() * side.int()).numpy()[:, :size]
+            table = torch._int_mm(block, side) if self._dimension > 1 else block.int() * side.int()
             span = slice(place, place + len(ids))
             bound_maxsim(
-                products, offsets, step[at], bound[at], long[at], scale[:size], norm, error[:size],
+                table.numpy()[:, :size], offsets, step[at], bound[at], long[at], scale[:size], norm, error[:size],
                 lower[span], upper[span],
             )  # fmt: skip
         return lower, upper
