@@ -118,15 +118,16 @@ def encode(model: Any, texts: Sequence[str]) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=1)
-def caption_vectors(data: Path | None, count: int, each: int = 2) -> list[np.ndarray]:
-    """The first `each` descriptions of `count` pictures by the bundled encoder: as many arrays of unit vectors (n, 384)."""
+def caption_vectors(data: Path | None, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two descriptions each of `count` pictures by the bundled encoder, unit vectors (n, 384), pair by pair."""
     from isometry.encoders import load_encoder
 
     groups: list[list[str]] = []
     for split in ("train", "dev", "test"):
         groups += captions(data, split, count - len(groups), 0)
     encoder = load_encoder("default")
-    return [encoder.encode([group[i] for group in groups]) for i in range(each)]
+    first, second = (encoder.encode([group[i] for group in groups]) for i in (0, 1))
+    return first, second
 
 
 def reciprocal_ranks(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
