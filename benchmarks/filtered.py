@@ -160,7 +160,7 @@ def run(
 
 def ours(work: Work, folder: Path, found: Figures) -> None:
     from isometry.search.indexes import AdaptiveIndex
-    from isometry.search.indexes.adaptive import STRATEGIES
+    from isometry.search.planner import STRATEGIES
 
     began = time.process_time()
     index = AdaptiveIndex(links=16).build(work.vectors)

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from isometry.errors import ShapeError
 from isometry.search.indexes import AdaptiveIndex, FlatIndex
 from isometry.search.kernels.graph import probe
-from isometry.search.kernels.matches import mask_rows, met_near
+from isometry.search.kernels.matches import mask_rows
+from isometry.search.kernels.weigh import met_near
 
 
 @settings(max_examples=60, deadline=None)
@@ -86,11 +87,13 @@ def test_a_filter_at_once_is_brute_force_over_any_parts(parts, matches):
 def test_cells_are_gone_through_from_the_nearest():
     order, starts = np.arange(12, dtype=np.int32), np.array([0, 3, 6, 9, 12])
     near, mask = np.array([0.1, 0.9, 0.5, 0.7], np.float32), np.arange(12) % 2 == 0  # 0 2 | 4 | 6 8 | 10
-    entries = np.zeros(3, np.int32)
-    assert met_near(near, order, starts, mask, 1, entries) == (1, 3, 1, 1) and entries[0] == 4
-    assert met_near(near, order, starts, mask, 3, entries) == (3, 9, 4, 3) and entries.tolist() == [4, 10, 6]
-    assert met_near(near, order, starts, mask, 99, entries) == (4, 12, 6, 3)
-    assert met_near(near, order, starts, np.zeros(12, bool), 1, entries) == (4, 12, 0, 0)
+    given, nearest, entries = (near, order, starts), np.zeros(2, np.int32), np.zeros(3, np.int32)
+    assert met_near(*given, mask, 1, nearest, entries) == (1, 3, 1, 1) and entries[0] == 4
+    assert nearest.tolist() == [1, 3]  # though one cell held enough
+    assert met_near(*given, mask, 3, nearest, entries) == (3, 9, 4, 3) and entries.tolist() == [4, 10, 6]
+    assert met_near(*given, mask, 99, nearest, entries) == (4, 12, 6, 3)
+    assert met_near(*given, np.zeros(12, bool), 1, nearest, entries) == (4, 12, 0, 0)
+    assert met_near(*given, np.zeros(1, bool), 0, nearest, entries) == (0, 0, 0, 0)
 
 
 @settings(max_examples=40, deadline=None)

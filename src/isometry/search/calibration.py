@@ -1,128 +1,95 @@
-"""What the steps of a search cost on this machine: measured once, in about a second, and remembered."""
+"""What the steps of a search cost on this machine, measured on the index itself when it is first searched.
+
+Rows that a benchmark makes up lie in memory, and are walked, other than the rows of an index: estimates by them were two
+to four times too low. So each way is run on a few rows of the index, which takes some ten milliseconds, and divided by the rows
+that the planner expects it to score.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
-from functools import cache
-from pathlib import Path
+from dataclasses import replace
+from math import ceil
+from typing import TYPE_CHECKING
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-_ROWS, _WIDTH, _BREADTH = 131_072, 32, 64  # more than the caches hold, as collections are
-_VERSION = 5
+from isometry.search.planner import Costs, Tables
 
+if TYPE_CHECKING:
+    from isometry.search.indexes.ways import Ways
 
-@dataclass(frozen=True)
-class Costs:
-    """Nanoseconds for one row of 384 int8 coordinates (other dimensions in proportion), or as said.
-
-    Attributes:
-        scan: rows in their order. gather: rows here and there. batch: a row and query within a product of many queries.
-        hop: a row that a graph walk scores. test: a neighbour that is only looked up. centroid: a float32 centroid.
-        exact: a float32 row scored exactly. query: every search, whatever it does. look: a row that is only looked up in
-        the filter. weigh: the choice, and the steps around a walk; six times its estimates, as profiled.
-    """
-
-    scan: float = 20.0
-    gather: float = 30.0
-    batch: float = 4.0
-    hop: float = 45.0
-    test: float = 2.0
-    centroid: float = 30.0
-    exact: float = 100.0
-    query: float = 30_000.0
-    look: float = 1.0
-    weigh: float = 40_000.0
+_QUERIES, _K = 12, 10
+_FEW, _MANY = 256, 4096
+_STEPS = 6_000.0  # nanoseconds of what lies between the calls, twice: checks, lists, the plan that is said; as profiled
 
 
-@cache
-def machine_costs() -> Costs:
-    """Of this machine: from the user's cache, or measured now and put there."""
-    path = _path()
-    try:
-        held = json.loads(path.read_text())
-        values = {field.name: float(held[field.name]) for field in fields(Costs)}
-        if all(0 < value < 1e9 for value in values.values()):
-            return Costs(**values)
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    costs = measure()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(asdict(costs)))
-        temporary.replace(path)
-    except OSError:
-        pass  # a cache that cannot be written is measured again
+def measure(ways: Ways, tables: Tables) -> Costs:
+    """Medians over a few queries, in this thread's processor time, so that a busy machine changes little."""
+    from isometry.search.indexes.ways import Matches
+    from isometry.search.kernels import int8
+    from isometry.search.kernels.weigh import CELLS
+
+    n, size, random = ways.rows, ways.dimension / 384, np.random.default_rng(5)
+    usual = Costs()
+    rows = ways.values(random.choice(n, min(n, 2 * _QUERIES), replace=False))
+    half = max(1, len(rows) // 2)
+    asked = (rows[:half] + 0.4 * rows[-half:]).astype(np.float32)
+    asked /= np.maximum(np.linalg.norm(asked, axis=1, keepdims=True), 1e-12)
+
+    block = min(n, 65_536)
+    products, kept = np.empty(block, np.float32), np.empty(block, np.int64)
+    everyone = np.ones(1, np.bool_)
+
+    def scan(i: int) -> None:
+        heap = np.full(_K, -np.inf, np.float32)
+        int8.approximate(ways.codes, asked[i], 0, block, products)
+        sides = (everyone, False, np.float32(1.0))
+        int8.raise_floor(products, ways.scale[:block], ways.bound[:block], *sides, heap)
+        int8.collect(products, ways.bound[:block], *sides, heap[0], kept)
+
+    turns = range(len(asked))
+    costs = replace(usual, scan=_median(scan, turns) / block / size)
+    few, many = min(n, _FEW), min(n, _MANY)
+    lists = {count: [np.sort(random.choice(n, count, replace=False)) for _ in turns] for count in (few, many)}
+    least = _median(lambda i: ways.best_of(asked[i], _K, lists[few][i]), turns)
+    most = _median(lambda i: ways.best_of(asked[i], _K, lists[many][i]), turns)
+    if many > few:
+        costs = replace(costs, gather=max((most - least) / (many - few) / size, costs.scan / 2))
+    costs = replace(costs, query=max(1_000.0, least - few * costs.gather * size) + _STEPS, batch=costs.scan / 6)
+
+    scores = _median(lambda i: ways.centroids @ asked[i], turns)
+    costs = replace(costs, centroid=scores / ways.cells / size)
+    quarter, everything = Matches(n, random.random(n) < 0.25), Matches(n, None)
+    weighing = _median(lambda i: ways.weigh(asked[i], _K, quarter, tables, costs), turns) - scores
+    costs = replace(costs, weigh=max(1_000.0, weighing) + _STEPS)
+
+    seen = [ways.weigh(query, _K, quarter, tables, costs) for query in asked]
+    probed = _median(lambda i: ways.probe(asked[i], _K, seen[i].near, seen[i].probes, quarter.mask), turns)
+    looked = n / ways.cells * float(np.median([one.probes for one in seen]))
+    rest = probed - float(np.median([one.costing[CELLS, 0] for one in seen])) * costs.gather * size
+    costs = replace(costs, look=max(0.3, rest / max(looked, 1.0)))
+    if ways.links:
+        breadth = tables.breadth_for(_K)
+        firsts = [ways.weigh(query, _K, everything, tables, costs).first for query in asked]
+        walked = _median(lambda i: ways.walk(asked[i], firsts[i], breadth), turns)
+        costs = replace(costs, hop=walked / max(1.0, tables.scored_by(breadth)) / size)
+        factor = tables.acorn_factor(0.25)
+        if np.isfinite(factor) and all(len(one.entries) for one in seen):
+            broad = ceil(breadth * factor)
+            hopped = _median(lambda i: ways.acorn(asked[i], seen[i].entries, broad, quarter.mask), turns)
+            rest = hopped - min(tables.scored_by(broad), quarter.count) * costs.hop * size
+            costs = replace(costs, test=max(0.05, rest / (broad * ways.links * (1 + 0.75 * ways.links))))
     return costs
 
 
-def measure() -> Costs:
-    """Best of several short runs each, in this thread's processor time, so that a busy machine changes little."""
-    from isometry.search.kernels import int8
-    from isometry.search.kernels.acorn import acorn_walk
-    from isometry.search.kernels.graph import probe, walk
-    from isometry.search.planner import Situation, Tables, estimates
-
-    random = np.random.default_rng(0)
-    codes = random.integers(-127, 128, (_ROWS, 384), np.int8)
-    scale, query = np.ones(_ROWS, np.float32), random.standard_normal(384).astype(np.float32)
-    rows, out = np.sort(random.choice(_ROWS, _ROWS // 8, replace=False)), np.empty(_ROWS, np.float32)
-    graph = random.integers(0, _ROWS, (_ROWS, _WIDTH)).astype(np.int32)
-    entries, found, scores = np.zeros(1, np.int32), np.empty(_BREADTH, np.int64), np.empty(_BREADTH, np.float32)
-    every, none, half = np.ones(_ROWS, bool), np.zeros(1, bool), random.random(_ROWS) < 0.25
-    half[0] = True
-    floats = codes[:4096].astype(np.float32)
-    few = np.arange(4096)
-    scan = _best(lambda: int8.approximate(codes, query, 0, _ROWS, out)) / _ROWS
-    gather = _best(lambda: int8.approximate_rows(codes, query, rows, out)) / len(rows)
-    walked = walk(graph, codes, scale, query, entries, none, False, 3000, found, scores)
-    hop = _best(lambda: walk(graph, codes, scale, query, entries, none, False, 3000, found, scores)) / walked
-    whole = acorn_walk(graph, codes, scale, query, entries, every, 3000, found, scores)
-    looked = _best(lambda: acorn_walk(graph, codes, scale, query, entries, every, 3000, found, scores)) / whole
-    part = acorn_walk(graph, codes, scale, query, entries, half, 3000, found, scores)
-    sparse = _best(lambda: acorn_walk(graph, codes, scale, query, entries, half, 3000, found, scores)) / part
-    with threadpool_limits(1):  # threads that wait for each other would count
-        centroid = _best(lambda: floats @ query) / len(floats)
-    exact = _best(lambda: int8.exact_scores(floats, few, query, out[:4096])) / len(floats)
-    tables = Tables.of(*(np.array([[10.0, 4.0], [1000.0, 40.0]]) for _ in range(3)))
-    situation = Situation(_ROWS, _ROWS // 4, 10, 384, 128, _WIDTH, 0.25, 8, 400)
-    weigh = _best(lambda: estimates(situation, tables, Costs()))
-    order, cell = random.permutation(_ROWS).astype(np.int32), (np.array([0, _ROWS // 4]), np.zeros(1, np.int64))
-    probed = _best(lambda: probe(order, *cell, codes, scale, query, half, True, found, scores)) / cell[0][1]
-    look = float(max(0.5, probed - gather / 4))
-    return Costs(
-        scan=scan, gather=gather, batch=scan / 6, hop=hop, test=max(0.2, (sparse - looked) / 4), centroid=centroid,
-        exact=2 * exact, look=look, weigh=6 * weigh,
-    )  # fmt: skip
-
-
-def _best(run: Callable[[], object], repeats: int = 15) -> float:
-    """Fewest nanoseconds of several runs, the first one left out."""
-    run()
+def _median(run: Callable[[int], object], turns: range) -> float:
+    """Nanoseconds of one call; the first is made once more before, which compiles what is used."""
+    run(turns[0])
     spent = []
-    for _ in range(repeats):
+    for turn in turns:
         began = time.thread_time_ns()
-        run()
+        run(turn)
         spent.append(time.thread_time_ns() - began)
-    return max(1.0, float(min(spent)))
-
-
-def _path() -> Path:
-    from isometry.search.kernels.exact import LANES
-
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "isometry"
-    model = ""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line for line in lines if line.startswith("model name")), "")
-    except OSError:
-        pass
-    machine = hashlib.blake2b(repr((_VERSION, model, os.cpu_count(), LANES)).encode(), digest_size=6).hexdigest()
-    return folder / f"search-costs-{machine}.json"
+    return max(1.0, float(np.median(spent)))

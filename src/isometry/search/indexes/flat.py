@@ -110,6 +110,15 @@ class FlatIndex:
         longer._parts = (*self._parts, longer._part(vectors, len(self)))
         return longer
 
+    @property
+    def dimension(self) -> int:
+        return self._dimension
+
+    @property
+    def parts(self) -> tuple[_Part, ...]:
+        """The arrays of vectors, in the order of their rows."""
+        return self._parts
+
     def __len__(self) -> int:
         return self._parts[-1].stop if self._parts else 0
 
@@ -183,7 +192,7 @@ class FlatIndex:
             plan["bytes"] = passes * read * (self._dimension + 8)
         for query in range(len(queries)):
             found = candidates[query]
-            scores[query], rows[query] = top_k(self._exact(queries[query], found), found, k)
+            scores[query], rows[query] = top_k(self.scores_of(queries[query], found), found, k)
             plan["candidates"] += len(found)
         plan["bytes"] += plan["candidates"] * self._dimension * 4
         return scores, rows, plan
@@ -229,7 +238,7 @@ class FlatIndex:
             raise ShapeError(f"vector {start + bad} holds NaN or infinity; leave it out or encode it again.")
         return _Part(start, values, codes, scale, bound, length)
 
-    def _exact(self, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def scores_of(self, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Scores of ascending `rows` (m,) by the defining routine."""
         score = exact_scorer()
         out = np.empty(len(rows), np.float32)

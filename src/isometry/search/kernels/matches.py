@@ -10,7 +10,6 @@ import numpy as np
 from numba import njit
 
 from isometry.search.kernels.bits import heap_replace
-from isometry.search.kernels.graph import pop, push
 from isometry.search.kernels.int8 import approximate_rows, exact_scores, heap_push
 from isometry.search.kernels.prefetch import AHEAD, address, prefetch_row
 
@@ -104,34 +103,3 @@ def best_of_rows(
         heap_replace(scores[:end], found[:end], scores[end], found[end])
         scores[end], found[end] = score, row
     return len(near)
-
-
-@njit(nogil=True, cache=True)
-def met_near(
-    near: np.ndarray, order: np.ndarray, starts: np.ndarray, mask: np.ndarray, wanted: int, entries: np.ndarray
-) -> tuple[int, int, int, int]:
-    """How the matches lie to a query: cells are gone through from the nearest until they held `wanted` of them.
-
-    near: a score for each cell. order, starts: the rows of each. mask (n,): what matches. entries (e,): filled with up to
-    four matches of each of the first cells that hold any. Returns cells, rows and matches passed, and entries found.
-    """
-    cells = len(near)
-    scores, names = np.empty(cells, np.float32), np.empty(cells, np.int32)
-    for cell in range(cells):
-        push(scores, names, cell, near[cell], cell)
-    passed, met, found = 0, 0, 0
-    for place in range(cells):
-        cell = names[0]
-        pop(scores, names, cells - place)
-        taken = 0
-        for i in range(starts[cell], starts[cell + 1]):
-            if mask[order[i]]:
-                met += 1
-                if taken < 4 and found < len(entries):
-                    entries[found] = order[i]
-                    found += 1
-                    taken += 1
-        passed += starts[cell + 1] - starts[cell]
-        if met >= wanted:
-            return place + 1, passed, met, found
-    return cells, passed, met, found
