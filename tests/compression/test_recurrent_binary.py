@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from isometry.compression import RecurrentBinary, SignBinarizer, load_compressor
-from isometry.compression._contrast import hard_negative_loss, known_positive_loss, sign
+from isometry.compression._contrast import CodeQueue, follow, hard_negative_loss, known_positive_loss, sign
 from isometry.errors import InputError, ShapeError
 from isometry.types import Compressor
 
@@ -42,6 +42,37 @@ def test_hard_negative_loss_by_hand():
     assert got.item() == pytest.approx(np.mean(expected), abs=1e-6)
     same = hard_negative_loss(a, b, torch.zeros(3, dtype=torch.long), 1.0, 1)
     assert same.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_negatives_from_the_queue_by_hand():
+    a, b = torch.eye(2), torch.tensor([[1.0, 0], [0, 1.0]])
+    queue = CodeQueue(2, 2)
+    queue.push(torch.tensor([[5.0, 0], [3.0, 4.0], [0, 7.0]]), torch.tensor([7, 8, 1]))
+    assert queue.labels.tolist() == [8, 1]
+    np.testing.assert_allclose(queue.codes, [[0.6, 0.8], [0, 1]], rtol=1e-6)
+    # anchor 0: the hardest is (0.6, 0.8) with 0.6; anchor 1: the same with 0.8, as (0, 1) bears its own label
+    got = hard_negative_loss(a, b, torch.arange(2), 0.5, 1, queue)
+    expected = [np.log(1 + np.exp((0.6 - 1) / 0.5)), np.log(1 + np.exp((0.8 - 1) / 0.5))]
+    assert got.item() == pytest.approx(np.mean(expected), abs=1e-6)
+    queue.push(torch.tensor([[-1.0, 0.0]]), torch.tensor([9]))
+    assert queue.labels.tolist() == [1, 9] and not queue.codes.requires_grad
+
+
+def test_the_slow_copy_follows():
+    slow, fast = [torch.tensor([1.0, 2.0]), torch.tensor(3)], [torch.tensor([3.0, 2.0]), torch.tensor(9)]
+    follow(slow, fast, 0.75)
+    assert slow[0].tolist() == [1.5, 2.0] and slow[1].item() == 9
+
+
+def test_training_with_a_queue_repeats_and_differs():
+    x, y = (side[:199] for side in pairs())  # so few that none are held out
+    plain, code, again = (
+        RecurrentBinary(16, epochs=2, batch_size=64, queue=queue, momentum=0.9).fit(x, y) for queue in (0, 400, 400)
+    )
+    np.testing.assert_array_equal(code.bits(x), again.bits(x))
+    assert (code.bits(x) != plain.bits(x)).any()
+    with pytest.raises(InputError, match="momentum"):
+        fitted(queue=4, momentum=1.0)
 
 
 def test_known_positive_loss_never_hides_the_diagonal():

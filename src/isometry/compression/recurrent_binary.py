@@ -57,7 +57,9 @@ class RecurrentBinary(CodeEstimator):
         hidden: width of hidden layers; 0 makes every block one linear layer.
         blocks: hidden layers in each of W, B and R.
         sweeps: passes over the bits of a code that flip them; 0 keeps the recurrence's own bits. Without partners only.
-        temperature, negatives: of the loss over the positive and the hardest other rows of the batch.
+        temperature, negatives: of the loss over the positive and the hardest other rows of the batch and the queue.
+        queue: codes of earlier batches that are kept as further negatives, made by a slow copy of the network; 0 for none
+            (the paper's pool at full scale: 65,536). momentum: the share of itself that the copy keeps at each step.
         epochs, batch_size: passes over the pairs, pairs in a batch.
         optimiser: "adamw" or "sgd" (Nesterov 0.9); the rate falls tenfold after 60 % of the epochs.
         learning_rate, weight_decay: of the optimiser; biases and norms do not decay.
@@ -74,6 +76,8 @@ class RecurrentBinary(CodeEstimator):
         sweeps: int = 4,
         temperature: float = 0.05,
         negatives: int = 5,
+        queue: int = 0,
+        momentum: float = 0.999,
         epochs: int = 10,
         batch_size: int = 1024,
         optimiser: str = "adamw",
@@ -88,6 +92,8 @@ class RecurrentBinary(CodeEstimator):
         self.sweeps = sweeps
         self.temperature = temperature
         self.negatives = negatives
+        self.queue = queue
+        self.momentum = momentum
         self.epochs = epochs
         self.batch_size = batch_size
         self.optimiser = optimiser
@@ -241,6 +247,8 @@ class RecurrentBinary(CodeEstimator):
     ) -> RecurrentBinary:  # fmt: skip
         if self.loops < 0 or self.hidden < 0 or self.blocks < 1 or self._width < 1 or min(self.epochs, self.sweeps) < 0:
             raise InputError("dimension and blocks must be at least 1; loops, hidden, epochs and sweeps at least 0.")
+        if self.queue < 0 or not 0 <= self.momentum < 1:
+            raise InputError(f"queue is {self.queue} and momentum {self.momentum}; give at least 0, and 0 to below 1.")
         if self.optimiser not in ("adamw", "sgd"):
             raise InputError(f"optimiser is {self.optimiser!r}; choose 'adamw' or 'sgd'.")
         names = np.arange(len(X)) if labels is None else np.asarray(labels)
@@ -376,6 +384,10 @@ class _Network:
         self.straight.load_state_dict(state[0])
         self.blocks.load_state_dict(state[1])
 
+    def tensors(self) -> list[Tensor]:
+        """All weights and running statistics."""
+        return [*self.straight.state_dict().values(), *self.blocks.state_dict().values()]
+
     def parameters(self) -> list[Tensor]:
         return [*self.straight.parameters(), *self.blocks.parameters()]
 
@@ -426,7 +438,7 @@ def _train(
     import torch
     import torch.nn.functional as F
 
-    from isometry.compression._contrast import hard_negative_loss
+    from isometry.compression._contrast import CodeQueue, follow, hard_negative_loss
 
     parameters = network.parameters()
     groups: list[dict[str, Any]] = [
@@ -460,6 +472,8 @@ def _train(
 
     best, kept = (standing(), network.state()) if len(held) else (-1.0, None)
     network.blocks.train()
+    queues = [CodeQueue(head.queue, head._width) if head.queue else None for _ in range(2)]
+    slow = deepcopy(network)
     for _ in range(head.epochs):
         order = learnt[torch.randperm(len(learnt), generator=generator)]
         for at in range(0, len(order), head.batch_size):
@@ -469,8 +483,8 @@ def _train(
             both = network(torch.cat([X[rows], y[rows]]))
             sides = (both[: len(rows)], both[len(rows) :])
             loss = torch.zeros(())
-            for a, b in (sides, sides[::-1]):
-                loss = loss + hard_negative_loss(a, b, labels[rows], head.temperature, head.negatives)
+            for a, b, queue in ((*sides, queues[1]), (*sides[::-1], queues[0])):
+                loss = loss + hard_negative_loss(a, b, labels[rows], head.temperature, head.negatives, queue)
             if old is not None:
                 for side, other in ((0, 1), (1, 0)):
                     cut = F.normalize(sides[side], dim=1)[:, : old[other].shape[1]]
@@ -481,6 +495,13 @@ def _train(
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 5.0)
             optimiser.step()
+            if head.queue:
+                follow(slow.tensors(), network.tensors(), head.momentum)
+                with torch.no_grad():
+                    codes = slow(torch.cat([X[rows], y[rows]]))
+                for queue, side in zip(queues, (codes[: len(rows)], codes[len(rows) :]), strict=True):
+                    if queue is not None:
+                        queue.push(side, labels[rows])
         schedule.step()
         if len(held) and (now := standing()) > best:
             best, kept = now, network.state()
