@@ -20,7 +20,7 @@ from sentence_transformers import SentenceTransformerTrainer, SentenceTransforme
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
-from isometry.encoders.text import NV_EMBED
+from isometry.encoders.text import NV_EMBED, find_backbone
 from isometry.errors import DivergedError, InputError
 from isometry.training.processes import any_process, average_gradients, world
 from isometry.training.run import TrainingRun
@@ -32,8 +32,8 @@ WEIGHTS = "trained.safetensors"
 class GuardedTrainer(SentenceTransformerTrainer):
     """Stops with the batch named where the loss is no number. `stopped` is true after the caller asked to stop.
 
-    A checkpoint holds, beside the model as a folder, everything that is trained in one file: adapters, poolers of ours,
-    what a loss learns and draws. sentence-transformers reads the folder back, which loses those.
+    A checkpoint holds, beside the model as a folder, what is trained and not among that folder's own weights in one file:
+    adapters, poolers of ours, what a loss learns and draws. sentence-transformers reads back the folder alone.
     """
 
     stopped = False
@@ -53,28 +53,50 @@ class GuardedTrainer(SentenceTransformerTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
-        held = {name: value.detach().cpu().contiguous() for name, value in self._trained().items()}
+        inside = self._backbone_names()
+        held = {
+            name: value.detach().cpu().contiguous() for name, value in self._trained().items() if name not in inside
+        }
+        # An empty file is none for safetensors.
+        held["generator"] = torch.empty(0, dtype=torch.uint8)
         if isinstance(getattr(self.loss, "generator", None), torch.Generator):
             held["generator"] = self.loss.generator.get_state()
         save_file(held, Path(output_dir or self.args.output_dir) / WEIGHTS)
 
     def _load_from_checkpoint(self, checkpoint_path: str, model: Any = None) -> None:
         held = load_file(Path(checkpoint_path) / WEIGHTS)
-        if "generator" in held:
+        if len(held["generator"]):
             self.loss.generator.set_state(held["generator"])
+        trained = self._trained()
+        if trained.keys() - held.keys():
+            backbone = find_backbone(self.model)
+            saved = type(backbone).from_pretrained(checkpoint_path, dtype=torch.float32, local_files_only=True)
+            inside = dict(saved.named_parameters())
+            held |= {name: inside[within] for name, within in self._backbone_names().items()}
         with torch.no_grad():
-            for name, value in self._trained().items():
+            for name, value in trained.items():
                 value.copy_(held[name])
+
+    def _backbone_names(self) -> dict[str, str]:
+        """Our name to the transformers model's own, of its parameters; none where adapters sit between them."""
+        backbone = find_backbone(self.model)
+        if any("lora_" in name for name, _ in backbone.named_parameters()):
+            return {}
+        inside = {id(value): name for name, value in backbone.named_parameters()}
+        return {name: inside[id(value)] for name, value in self._named().items() if id(value) in inside}
 
     def _load_best_model(self) -> None:
         self._load_from_checkpoint(self.state.best_model_checkpoint)
 
     def _trained(self) -> dict[str, Tensor]:
+        return {name: value for name, value in self._named().items() if value.requires_grad}
+
+    def _named(self) -> dict[str, Tensor]:
         """Parameters of the model, then those of the loss that are not the model's."""
         model = {f"model.{name}": value for name, value in self.model.named_parameters()}
         known = {id(value) for value in model.values()}
         loss = {f"loss.{name}": value for name, value in self.loss.named_parameters() if id(value) not in known}
-        return {name: value for name, value in {**model, **loss}.items() if value.requires_grad}
+        return {**model, **loss}
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         anchors = next((value for key, value in inputs.items() if key.endswith("input_ids")), None)
@@ -96,7 +118,8 @@ class _Guard(TrainerCallback):
     """No checkpoint is written from weights that are no numbers."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        if control.should_save and not all(bool(torch.isfinite(value).all()) for value in model.parameters()):
+        # One number for all weights: their norm is no number where one of them is none.
+        if control.should_save and not bool(torch.isfinite(nn.utils.get_total_norm(list(model.parameters())))):
             raise DivergedError(
                 f"a weight is no number after step {state.global_step}. "
                 f"{last_checkpoint_sentence(Path(args.output_dir))} Lower the learning rate"
