@@ -38,6 +38,19 @@ CLAIMS = {
 }
 
 
+ARMS: dict[str, tuple[int, bool, dict[str, Any]]] = {
+    PLAIN: (2, False, {}),
+    MIXED: (2, False, {"mixed_pairs": 1, "mixed_list": True}),
+    SEVEN: (7, False, {}),
+    MIXED_SEVEN: (7, False, {"mixed_pairs": 1, "mixed_list": True}),
+    FOCAL: (2, False, {"focal": 0.5}),
+    NOISY: (2, True, {}),
+    NOISY_FOCAL: (2, True, {"focal": 0.5}),
+    FILTERED: (2, True, {}),
+}
+"""Negatives of a row, whether a fifth of the answers is wrong, options of the loss."""
+
+
 def measure(scale: str, seeds: Sequence[int], data: Path | None, progress: Progress | None) -> Measurement:
     """Equal steps and batches in all arms; a seed draws pairs, wrong answers, negatives, batches and the head."""
     import torch
@@ -53,18 +66,7 @@ def measure(scale: str, seeds: Sequence[int], data: Path | None, progress: Progr
     states = layer_means([text for group in pool for text in group])
     asked, known = (layer_means([group[i] for group in test], [2])[2] for i in (0, 1))
     guide = unit(states[6])
-    arms: dict[str, tuple[int, bool, dict[str, Any]]] = {  # negatives, wrong answers, options of the loss
-        PLAIN: (2, False, {}),
-        MIXED: (2, False, {"mixed_pairs": 1, "mixed_list": True}),
-        SEVEN: (7, False, {}),
-        MIXED_SEVEN: (7, False, {"mixed_pairs": 1, "mixed_list": True}),
-        FOCAL: (2, False, {"focal": 0.5}),
-        NOISY: (2, True, {}),
-        NOISY_FOCAL: (2, True, {"focal": 0.5}),
-        FILTERED: (2, True, {}),
-    }
-    if tiny:
-        arms = {FILTERED: arms[FILTERED]}
+    arms = {FILTERED: ARMS[FILTERED]} if tiny else ARMS
     tick = Ticker(progress, len(seeds) * steps * (len(arms) + (0 if tiny else 2)))
     values: dict[str, dict[str, list[float]]] = {
         MRR: {},

@@ -6,7 +6,9 @@ a bank in 77, and two descriptions of one picture; the whole encoder mines the n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ OFF, ON = "in-batch negatives off", "in-batch negatives on"
 EXAMPLES, LABELS = "another example as positive", "the label's text as positive"
 TWO, REVERSED, SINGLE = "retrieval, then all blended", "the stages reversed", "one stage, all blended"
 LATENT, MEAN = "latent attention", "mean and head"
+LENGTH = 20
+"""Tokens of a description that latent attention reads."""
 
 CLAIMS = {
     "tiny": (Claim("Class data are better trained without in-batch negatives.", PROBE, OFF, ON),),
@@ -38,136 +42,226 @@ CLAIMS = {
 }
 
 
+@dataclass(frozen=True)
+class _Sizes:
+    """Rows of class data to train and to test on, pictures likewise, steps of so many rows."""
+
+    rows: int
+    held: int
+    pictures: int
+    found: int
+    steps: int
+    size: int
+
+
 def measure(scale: str, seeds: Sequence[int], data: Path | None, progress: Progress | None) -> Measurement:
     """Equal steps in all arms of a claim; a seed draws rows, negatives, batches, probes and weights."""
     import torch
 
-    from isometry.encoders.text import AttentionPooling
-    from isometry.recipes._frozen import Head, brain_floats, descend, head_mrr, layer_means, token_states, unit
-    from isometry.training import MarginRule
-    from isometry.training.losses import InfoNCE
-    from isometry.training.negatives import mine_negatives
-    from isometry.training.stages import class_triplets
+    from isometry.recipes._frozen import head_mrr, unit
 
     tiny = scale == "tiny"
-    rows, held, pictures, found, steps, size, length = (
-        (200, 120, 0, 0, 30, 32, 16) if tiny else (1500, 500, 1500, 1000, 120, 48, 20)
-    )
-    world: dict[str, tuple[list[str], list[str], list[str], list[str]]] = {
-        "trec-questions": _classes(data, "trec-questions", rows, held)
-    }
-    if not tiny:
-        world["banking77"] = _classes(data, "banking77", rows, held)
-    state: dict[str, Any] = {}
-    for texts, labels, judged, _ in world.values():
-        every = list(dict.fromkeys([*texts, *judged, *map(_words, labels)]))
-        state |= dict(zip(every, layer_means(every, [2])[2], strict=True))
-    groups, test = captions(data, "train", max(pictures, 2), 0), captions(data, "test", max(found, 2), 0)
-    layers = layer_means([text for group in groups for text in group])
-    described, guide = layers[2], unit(layers[6])
-    asked, known = (layer_means([group[i] for group in test], [2])[2] for i in (0, 1))
-    tick = Ticker(progress, len(seeds) * steps * (2 if tiny else 14))
+    sizes = _Sizes(200, 120, 0, 0, 30, 32) if tiny else _Sizes(1500, 500, 1500, 1000, 120, 48)
+    world = _World.of(data, sizes, tiny)
+    tick = Ticker(progress, len(seeds) * sizes.steps * (2 if tiny else 14))
     values: dict[str, dict[str, list[float]]] = {name: {} for name in (PROBE, CLUSTERS, MRR, POOLED)}
-
-    def states_of(texts: Sequence[str]) -> Any:
-        return torch.stack([state[text] for text in texts])
-
-    def keep(metric: str, arm: str, value: float) -> None:
-        values[metric].setdefault(arm, []).append(value)
-
-    def probe(head: Any, seed: int) -> float:
-        texts, labels, judged, truth = world["trec-questions"]
-        with torch.no_grad():
-            return _probe(unit(head(states_of(texts))), labels, unit(head(states_of(judged))), truth, seed)
-
-    if not tiny:
-        tokens, mask = token_states([text for group in groups for text in group], 2, length)
-        judged_tokens = [token_states([group[i] for group in test], 2, length) for i in (0, 1)]
     for seed in seeds:
-        rng = np.random.default_rng(seed)
-        own = InfoNCE(in_batch=False, hard="own")
-        draws: dict[str, Callable[[], list[Any]]] = {}
-        for name, (texts, labels, _, _) in world.items():
-            for positives in ("example", "label"):
-                columns = class_triplets(texts, [_words(label) for label in labels], 3, positives, seed)
-                draws[f"{name} {positives}"] = _drawn([states_of(column) for column in columns.values()], size, seed)
-
-        def train(plan: Sequence[tuple[str, Any, int]], number: int = seed, from_: dict[str, Any] = draws) -> Any:
-            """A head through stages: (data, loss, steps); several data names joined by + take turns."""
-            head = Head(seed=number)
-            for names, loss, many in plan:
-                turns = names.split("+")
-
-                def of_step(step: int, turns: list[str] = turns, loss: Any = loss) -> Any:
-                    return loss.compute_loss_from_embeddings([head(x) for x in from_[turns[step % len(turns)]]()])
-
-                descend([head], of_step, many, seed=number, tick=tick)
-            return head
-
-        for arm, loss in ((OFF, own), (ON, InfoNCE())):
-            keep(PROBE, arm, probe(train([("trec-questions example", loss, steps)]), seed))
-        if tiny:
-            continue
-        texts, _, judged, truth = world["banking77"]
-        for arm, name in ((EXAMPLES, "banking77 example"), (LABELS, "banking77 label")):
-            head = train([(name, own, steps)])
-            with torch.no_grad():
-                keep(CLUSTERS, arm, _v_measure(unit(head(states_of(judged))), truth, seed))
-        places = rng.permuted(np.tile(np.arange(5), (pictures, 1)), axis=1)[:, :2] + 5 * np.arange(pictures)[:, None]
-        asks, answers = places.T
-        mined = mine_negatives(
-            guide[asks],
-            guide[answers],
-            np.arange(pictures)[:, None].tolist(),
-            3,
-            rule=MarginRule("relative", 0.05),
-            seed=seed,
-        )
-        columns_of = [asks, answers, *answers[mined.rows].T]
-        draws["pairs"] = _drawn([described[column] for column in columns_of], size, seed)
-        draws["pairs alone"] = _drawn([described[column] for column in columns_of[:2]], size, seed)
-        for arm, loss in ((ON, InfoNCE()), (OFF, own)):
-            keep(MRR, arm, head_mrr(train([("pairs", loss, steps)]), asked, known))
-        blend = "pairs+trec-questions example"
-        for arm, plan in (
-            (TWO, [("pairs", InfoNCE(), steps), (blend, own, steps)]),
-            (REVERSED, [(blend, own, steps), ("pairs", InfoNCE(), steps)]),
-            (SINGLE, [(blend, own, 2 * steps)]),
-        ):
-            head = train(plan)
-            keep(MRR, arm, head_mrr(head, asked, known))
-            keep(PROBE, arm, probe(head, seed))
-        keep(POOLED, MEAN, head_mrr(train([("pairs alone", InfoNCE(), steps)]), asked, known))
-        torch.manual_seed(seed)
-        pooler = AttentionPooling(384, "tokens", latents=32, heads=6, feed_forward=1, zero_init=True)
-        draw, loss = np.random.default_rng(seed), InfoNCE()
-
-        def pool(states: Any, real: Any, top: Any = pooler) -> Any:
-            with brain_floats():
-                return top({"token_embeddings": states, "attention_mask": real})["sentence_embedding"].float()
-
-        def of_pairs(step: int, draw: Any = draw, columns: Any = columns_of, loss: Any = loss, pool: Any = pool) -> Any:
-            chosen = draw.choice(pictures, size, replace=False)
-            return loss.compute_loss_from_embeddings([pool(tokens[c[chosen]], mask[c[chosen]]) for c in columns[:2]])
-
-        descend([pooler], of_pairs, steps, 3e-4, seed, tick)
-        with torch.no_grad():
-            sides = [pool(*side) for side in judged_tokens]
-        keep(POOLED, LATENT, head_mrr(torch.nn.Identity(), *sides))
+        arms = _Arms(world, sizes, seed, tick)
+        for metric, arm, value in arms.of_classes() if tiny else arms.all():
+            values[metric].setdefault(arm, []).append(value)
     identity = torch.nn.Identity()
-    measured = {"untrained_probe_accuracy": float(np.mean([probe(identity, seed) for seed in seeds]))}
+    measured = {"untrained_probe_accuracy": float(np.mean([world.probe(identity, seed) for seed in seeds]))}
     if not tiny:
-        measured["untrained_mrr"] = head_mrr(identity, asked, known)
-        measured["untrained_v_measure"] = _v_measure(unit(states_of(world["banking77"][2])), world["banking77"][3], 0)
+        intents = world.classes["banking77"]
+        measured["untrained_mrr"] = head_mrr(identity, world.asked, world.known)
+        measured["untrained_v_measure"] = _v_measure(unit(world.states_of(intents[2])), intents[3], 0)
         measured |= {
             "one_stage_mrr": float(np.mean(values[MRR][SINGLE])),
             "one_stage_probe": float(np.mean(values[PROBE][SINGLE])),
         }
     what = (
-        f"TREC questions and banking77 ({rows} texts to train, {held} to test each) and {pictures} pictures' Flickr8k "
-        f"descriptions ({found} to test); frozen 2-layer encoder, {steps} steps of {size} rows with 3 negatives a stage"
+        f"TREC questions and banking77 ({sizes.rows} texts to train, {sizes.held} to test each) and {sizes.pictures} "
+        f"pictures' Flickr8k descriptions ({sizes.found} to test); frozen 2-layer encoder, {sizes.steps} steps of "
+        f"{sizes.size} rows with 3 negatives a stage"
     )
     return Measurement(what, {metric: arms for metric, arms in values.items() if arms}, measured)
+
+
+@dataclass(frozen=True)
+class _World:
+    """The data, and what the frozen encoder says of them.
+
+    Attributes:
+        classes: data set to texts and labels to train and to test on. state: text of these to its state.
+        described, guide: training descriptions by layer 2 and by the whole encoder, five a picture. asked, known: two
+            descriptions of each test picture. texts: those descriptions, to be read token by token.
+    """
+
+    classes: dict[str, tuple[list[str], list[str], list[str], list[str]]]
+    state: dict[str, Any]
+    described: Any
+    guide: np.ndarray
+    asked: Any
+    known: Any
+    texts: tuple[list[str], list[str], list[str]]
+
+    @classmethod
+    def of(cls, data: Path | None, sizes: _Sizes, tiny: bool) -> _World:
+        from isometry.recipes._frozen import layer_means, unit
+
+        names = ("trec-questions",) if tiny else ("trec-questions", "banking77")
+        classes = {name: _classes(data, name, sizes.rows, sizes.held) for name in names}
+        state: dict[str, Any] = {}
+        for texts, labels, judged, _ in classes.values():
+            every = list(dict.fromkeys([*texts, *judged, *map(_words, labels)]))
+            state |= dict(zip(every, layer_means(every, [2])[2], strict=True))
+        groups = captions(data, "train", max(sizes.pictures, 2), 0)
+        test = captions(data, "test", max(sizes.found, 2), 0)
+        described = [text for group in groups for text in group]
+        layers = layer_means(described)
+        sides = [[group[i] for group in test] for i in (0, 1)]
+        asked, known = (layer_means(side, [2])[2] for side in sides)
+        return cls(classes, state, layers[2], unit(layers[6]), asked, known, (described, sides[0], sides[1]))
+
+    @cached_property
+    def tokens(self) -> list[tuple[Any, Any]]:
+        """Token states and mask of the training descriptions and of both test sides."""
+        from isometry.recipes._frozen import token_states
+
+        return [token_states(texts, 2, LENGTH) for texts in self.texts]
+
+    def states_of(self, texts: Sequence[str]) -> Any:
+        import torch
+
+        return torch.stack([self.state[text] for text in texts])
+
+    def probe(self, head: Any, seed: int) -> float:
+        import torch
+
+        from isometry.recipes._frozen import unit
+
+        texts, labels, judged, truth = self.classes["trec-questions"]
+        with torch.no_grad():
+            shots, asked = (unit(head(self.states_of(side))) for side in (texts, judged))
+        return _probe(shots, labels, asked, truth, seed)
+
+
+class _Arms:
+    """All that one seed trains; the methods `of_…` give (metric, arm, value)."""
+
+    def __init__(self, world: _World, sizes: _Sizes, seed: int, tick: Ticker) -> None:
+        from isometry.training.losses import InfoNCE
+        from isometry.training.stages import class_triplets
+
+        self.world, self.sizes, self.seed, self.tick = world, sizes, seed, tick
+        self.shared, self.own = InfoNCE(), InfoNCE(in_batch=False, hard="own")
+        self.draws: dict[str, Callable[[], list[Any]]] = {}
+        for name, (texts, labels, _, _) in world.classes.items():
+            for positives in ("example", "label"):
+                columns = class_triplets(texts, [_words(label) for label in labels], 3, positives, seed)
+                states = [world.states_of(column) for column in columns.values()]
+                self.draws[f"{name} {positives}"] = _drawn(states, sizes.size, seed)
+
+    def all(self) -> Iterator[tuple[str, str, float]]:
+        yield from self.of_classes()
+        yield from self.of_positives()
+        asks, answers = self._draw_pairs()
+        yield from self.of_pairs()
+        yield from self.of_pooling(asks, answers)
+
+    def train(self, plan: Sequence[tuple[str, Any, int]]) -> Any:
+        """A head through stages: (data, loss, steps); several data names joined by + take turns."""
+        from isometry.recipes._frozen import Head, descend
+
+        head = Head(seed=self.seed)
+        for names, loss, many in plan:
+            turns = names.split("+")
+
+            def of_step(step: int, turns: list[str] = turns, loss: Any = loss) -> Any:
+                return loss.compute_loss_from_embeddings([head(x) for x in self.draws[turns[step % len(turns)]]()])
+
+            descend([head], of_step, many, seed=self.seed, tick=self.tick)
+        return head
+
+    def of_classes(self) -> Iterator[tuple[str, str, float]]:
+        for arm, loss in ((OFF, self.own), (ON, self.shared)):
+            head = self.train([("trec-questions example", loss, self.sizes.steps)])
+            yield PROBE, arm, self.world.probe(head, self.seed)
+
+    def of_positives(self) -> Iterator[tuple[str, str, float]]:
+        import torch
+
+        from isometry.recipes._frozen import unit
+
+        _, _, judged, truth = self.world.classes["banking77"]
+        for arm, name in ((EXAMPLES, "banking77 example"), (LABELS, "banking77 label")):
+            head = self.train([(name, self.own, self.sizes.steps)])
+            with torch.no_grad():
+                vectors = unit(head(self.world.states_of(judged)))
+            yield CLUSTERS, arm, _v_measure(vectors, truth, self.seed)
+
+    def of_pairs(self) -> Iterator[tuple[str, str, float]]:
+        from isometry.recipes._frozen import head_mrr
+
+        steps, world = self.sizes.steps, self.world
+        for arm, loss in ((ON, self.shared), (OFF, self.own)):
+            yield MRR, arm, head_mrr(self.train([("pairs", loss, steps)]), world.asked, world.known)
+        blend = "pairs+trec-questions example"
+        for arm, plan in (
+            (TWO, [("pairs", self.shared, steps), (blend, self.own, steps)]),
+            (REVERSED, [(blend, self.own, steps), ("pairs", self.shared, steps)]),
+            (SINGLE, [(blend, self.own, 2 * steps)]),
+        ):
+            head = self.train(plan)
+            yield MRR, arm, head_mrr(head, world.asked, world.known)
+            yield PROBE, arm, world.probe(head, self.seed)
+        yield POOLED, MEAN, head_mrr(self.train([("pairs alone", self.shared, steps)]), world.asked, world.known)
+
+    def of_pooling(self, asks: np.ndarray, answers: np.ndarray) -> Iterator[tuple[str, str, float]]:
+        import torch
+
+        from isometry.encoders.text import AttentionPooling
+        from isometry.recipes._frozen import brain_floats, descend, head_mrr
+
+        torch.manual_seed(self.seed)
+        pooler = AttentionPooling(384, "tokens", latents=32, heads=6, feed_forward=1, zero_init=True)
+        draw = np.random.default_rng(self.seed)
+        (tokens, mask), *judged = self.world.tokens
+
+        def pool(states: Any, real: Any) -> Any:
+            with brain_floats():
+                return pooler({"token_embeddings": states, "attention_mask": real})["sentence_embedding"].float()
+
+        def of_step(step: int) -> Any:
+            chosen = draw.choice(self.sizes.pictures, self.sizes.size, replace=False)
+            found = [pool(tokens[column[chosen]], mask[column[chosen]]) for column in (asks, answers)]
+            return self.shared.compute_loss_from_embeddings(found)
+
+        descend([pooler], of_step, self.sizes.steps, 3e-4, self.seed, self.tick)
+        with torch.no_grad():
+            sides = [pool(*side) for side in judged]
+        yield POOLED, LATENT, head_mrr(torch.nn.Identity(), *sides)
+
+    def _draw_pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Two descriptions of every picture, with mined negatives and without, to be drawn from."""
+        from isometry.training import MarginRule
+        from isometry.training.negatives import mine_negatives
+
+        pictures, world, rng = self.sizes.pictures, self.world, np.random.default_rng(self.seed)
+        places = rng.permuted(np.tile(np.arange(5), (pictures, 1)), axis=1)[:, :2] + 5 * np.arange(pictures)[:, None]
+        asks, answers = places.T
+        mined = mine_negatives(
+            world.guide[asks],
+            world.guide[answers],
+            np.arange(pictures)[:, None].tolist(),
+            3,
+            rule=MarginRule("relative", 0.05),
+            seed=self.seed,
+        )
+        columns = [world.described[column] for column in (asks, answers, *answers[mined.rows].T)]
+        self.draws["pairs"] = _drawn(columns, self.sizes.size, self.seed)
+        self.draws["pairs alone"] = _drawn(columns[:2], self.sizes.size, self.seed)
+        return asks, answers
 
 
 def _words(label: str) -> str:

@@ -7,6 +7,7 @@ or bidirectional. Pairs are two descriptions of one picture.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,8 @@ CLAIMS = {
 
 def measure(scale: str, seeds: Sequence[int], data: Path | None, progress: Progress | None) -> Measurement:
     """Equal steps and batches in all arms of a part; a seed draws the batches and every weight that is trained."""
-    import torch
-    from torch import nn
-
-    from isometry.encoders.text import AttentionPooling, MultiLayerPooling, last_token_pool
-    from isometry.recipes._frozen import Head, brain_floats, descend, layer_means, token_states, unit
+    from isometry.recipes._frozen import unit
     from isometry.recipes._text import reciprocal_ranks
-    from isometry.training.losses import InfoNCE
 
     tiny = scale == "tiny"
     pictures, held, judged, steps, size = (60, 60, 40, 30, 24) if tiny else (1500, 1000, 600, 150, 48)
@@ -59,84 +55,127 @@ def measure(scale: str, seeds: Sequence[int], data: Path | None, progress: Progr
         "test": [group[i] for i in (0, 1) for group in test],
         "sts": [*sts[0], *sts[1]],
     }
-    layers = {}
-    tokens, masks = {}, {}
-    for name, rows in texts.items():
-        found = layer_means(rows, range(1, 7))
-        layers[name] = torch.stack([found[n] for n in range(1, 7)], dim=1)
-        if not tiny or name != "sts":
-            tokens[name], masks[name] = token_states(rows, length=24 if name != "sts" else 40)
-
-    class Scalars(nn.Module):
-        """One weight a layer, and the head."""
-
-        def __init__(self, seed: int) -> None:
-            super().__init__()
-            self.weights, self.head = nn.Parameter(torch.zeros(6)), Head(seed=seed)
-
-        def forward(self, means: Any) -> Any:
-            return self.head(torch.einsum("l,bld->bd", torch.softmax(self.weights, 0), means))
-
-    def build(arm: str, seed: int) -> Any:
-        torch.manual_seed(seed)
-        if arm == SCALARS:
-            return Scalars(seed)
-        if arm == LATENT:
-            return AttentionPooling(384, "latents", latents=4, heads=6, feed_forward=1)
-        if arm == MULTI:
-            return MultiLayerPooling(384, 6, latents=4, heads=6, feed_forward=1)
-        return Head(seed=seed)
-
-    def vectors(arm: str, top: Any, name: str, rows: Any) -> Any:
-        if arm == LATENT:
-            features = {"token_embeddings": tokens[name][rows], "attention_mask": masks[name][rows]}
-            return top(features)["sentence_embedding"]
-        if arm == LAST:
-            return top(last_token_pool(tokens[name][rows], masks[name][rows]))
-        if arm == MULTI:
-            return top.pool(layers[name][rows])
-        return top(layers[name][rows] if arm == SCALARS else layers[name][rows, 5])
-
+    states = _States.of(texts, tokens=("train", "test") if tiny else ("train", "test", "sts"))
     decoders = 0 if tiny else 100
     tick = Ticker(progress, len(seeds) * (len(arms) * steps + 3 * decoders))
-    loss = InfoNCE()
     values: dict[str, dict[str, list[float]]] = {MRR: {}, STS: {}, SCRATCH: {}}
     for seed in seeds:
         for arm in arms:
-            top, rng = build(arm, seed), np.random.default_rng(seed)
-
-            def of_batch(step: int, arm: str = arm, top: Any = top, rng: Any = rng) -> Any:
-                rows = (
-                    5 * rng.permutation(pictures)[:size]
-                    + rng.permuted(np.tile(np.arange(5), (size, 1)), axis=1)[:, :2].T
-                )
-                with brain_floats():
-                    found = [vectors(arm, top, "train", torch.from_numpy(row)).float() for row in rows]
-                return loss.compute_loss_from_embeddings(found)
-
-            descend([top], of_batch, steps, seed=seed, tick=tick)
-            for metric, name in ((MRR, "test"), (STS, "sts"))[: 1 if tiny else 2]:
-                with torch.no_grad():
-                    parts = torch.arange(len(layers[name])).split(200)
-                    judged_vectors = unit(torch.cat([vectors(arm, top, name, part) for part in parts]))
-                first, second = np.split(judged_vectors, 2)
-                if metric == MRR:
-                    values[metric].setdefault(arm, []).append(float(reciprocal_ranks(first, second).mean()))
-                else:
-                    values[metric].setdefault(arm, []).append(_spearman(first, second, sts[2]))
+            top = _trained(arm, states, pictures, steps, size, seed, tick)
+            values[MRR].setdefault(arm, []).append(float(reciprocal_ranks(*states.sides(arm, top, "test")).mean()))
+            if not tiny:
+                first, second = states.sides(arm, top, "sts")
+                values[STS].setdefault(arm, []).append(_spearman(first, second, sts[2]))
         for arm in () if tiny else (M1, M3, M5):
             values[SCRATCH].setdefault(arm, []).append(_decoder(arm, texts, seed, decoders, tick))
-    plain = unit(layers["test"][:, 5])
+    plain = unit(states.layers["test"][:, 5])
     measured = {"untrained_mean_mrr": float(reciprocal_ranks(*np.split(plain, 2)).mean())}
     if not tiny:
         measured["last_token_mrr"] = float(np.mean(values[MRR][LAST]))
-        first, second = np.split(unit(layers["sts"][:, 5]), 2)
+        first, second = np.split(unit(states.layers["sts"][:, 5]), 2)
         measured["untrained_mean_spearman"] = _spearman(first, second, sts[2])
     what = (
         f"Flickr8k descriptions: {pictures} pictures to train, {held} to test, {judged} pairs of STS-B; poolers on the "
         f"frozen 6-layer encoder, {steps} steps of {size} pairs; decoders of 3 layers x 96 from nothing, {decoders} steps"
     )
     return Measurement(what, {metric: found for metric, found in values.items() if found}, measured)
+
+
+@dataclass(frozen=True)
+class _States:
+    """What the frozen encoder says of each set of texts.
+
+    Attributes:
+        layers: mean of every layer `(n, 6, 384)`. tokens, masks: of the last layer, `(n, t, 384)` and `(n, t)`.
+    """
+
+    layers: dict[str, Any]
+    tokens: dict[str, Any]
+    masks: dict[str, Any]
+
+    @classmethod
+    def of(cls, texts: dict[str, list[str]], tokens: Sequence[str]) -> _States:
+        import torch
+
+        from isometry.recipes._frozen import layer_means, token_states
+
+        states = cls({}, {}, {})
+        for name, rows in texts.items():
+            found = layer_means(rows, range(1, 7))
+            states.layers[name] = torch.stack([found[n] for n in range(1, 7)], dim=1)
+            if name in tokens:
+                length = 24 if name != "sts" else 40
+                states.tokens[name], states.masks[name] = token_states(rows, length=length)
+        return states
+
+    def vectors(self, arm: str, top: Any, name: str, rows: Any) -> Any:
+        """Rows of a set through an arm's pooler."""
+        from isometry.encoders.text import last_token_pool
+
+        if arm == LATENT:
+            features = {"token_embeddings": self.tokens[name][rows], "attention_mask": self.masks[name][rows]}
+            return top(features)["sentence_embedding"]
+        if arm == LAST:
+            return top(last_token_pool(self.tokens[name][rows], self.masks[name][rows]))
+        if arm == MULTI:
+            return top.pool(self.layers[name][rows])
+        return top(self.layers[name][rows] if arm == SCALARS else self.layers[name][rows, 5])
+
+    def sides(self, arm: str, top: Any, name: str) -> list[np.ndarray]:
+        """Unit vectors of the first half of a set and of the second."""
+        import torch
+
+        from isometry.recipes._frozen import unit
+
+        with torch.no_grad():
+            parts = torch.arange(len(self.layers[name])).split(200)
+            return np.split(unit(torch.cat([self.vectors(arm, top, name, part) for part in parts])), 2)
+
+
+def _pooler(arm: str, seed: int) -> Any:
+    import torch
+    from torch import nn
+
+    from isometry.encoders.text import AttentionPooling, MultiLayerPooling
+    from isometry.recipes._frozen import Head
+
+    class Scalars(nn.Module):
+        """One weight a layer, and the head."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights, self.head = nn.Parameter(torch.zeros(6)), Head(seed=seed)
+
+        def forward(self, means: Any) -> Any:
+            return self.head(torch.einsum("l,bld->bd", torch.softmax(self.weights, 0), means))
+
+    torch.manual_seed(seed)
+    if arm == SCALARS:
+        return Scalars()
+    if arm == LATENT:
+        return AttentionPooling(384, "latents", latents=4, heads=6, feed_forward=1)
+    if arm == MULTI:
+        return MultiLayerPooling(384, 6, latents=4, heads=6, feed_forward=1)
+    return Head(seed=seed)
+
+
+def _trained(arm: str, states: _States, pictures: int, steps: int, size: int, seed: int, tick: Ticker) -> Any:
+    """An arm's pooler after `steps` batches of two of a picture's five descriptions."""
+    import torch
+
+    from isometry.recipes._frozen import brain_floats, descend
+    from isometry.training.losses import InfoNCE
+
+    top, rng, loss = _pooler(arm, seed), np.random.default_rng(seed), InfoNCE()
+
+    def of_batch(step: int) -> Any:
+        rows = 5 * rng.permutation(pictures)[:size] + rng.permuted(np.tile(np.arange(5), (size, 1)), axis=1)[:, :2].T
+        with brain_floats():
+            found = [states.vectors(arm, top, "train", torch.from_numpy(row)).float() for row in rows]
+        return loss.compute_loss_from_embeddings(found)
+
+    descend([top], of_batch, steps, seed=seed, tick=tick)
+    return top
 
 
 def _spearman(left: np.ndarray, right: np.ndarray, scores: np.ndarray) -> float:

@@ -119,8 +119,56 @@ def train(
     wait_for_all()
     if work.exists() and not resume and rank == 0:
         shutil.rmtree(work)
-    data, test, notes = _read(run, data, test, download)
     torch.manual_seed(run.seed)
+    rows = _prepare_rows(run, data, test, say, download)
+    model, notes = rows.model, rows.notes
+    loss = build_loss(run, model, "label" in rows.columns, download)
+    if rank == 0:
+        work.mkdir(parents=True, exist_ok=True)
+        write_atomically(work / RUN_FILE, run.to_json().encode())
+    wait_for_all()
+    began = time.perf_counter()
+    trainer = _trainer(run, work, model, loss, rows.columns, rows.held, progress, rows.sources)
+    adapters = add_adapters(run, model)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if trainer.stopped:
+        raise KeyboardInterrupt
+    if trainer.state.global_step < trainer.state.max_steps:
+        notes.append(_why_early(run, trainer.state))
+        say(notes[-1])
+    if adapters is not None:
+        adapters.merge_and_unload()
+    _require_finite(model, trainer.state.global_step, work)
+    result = _result(out, trainer, time.perf_counter() - began, rows.report, notes)
+    if rank == 0:
+        _save(model, run, result)
+        for folder in work.glob("checkpoint-*"):
+            shutil.rmtree(folder)
+    wait_for_all()
+    return result
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A run's model and its rows as the trainer takes them: columns to train on and held out, the data set of each row,
+    what the check of the data said, and what was left out or mined."""
+
+    model: Any
+    columns: dict[str, list[Any]]
+    held: dict[str, list[Any]] | None
+    sources: list[int]
+    report: DataReport
+    notes: list[str]
+
+
+def _prepare_rows(
+    run: TrainingRun,
+    data: TrainingData | None,
+    test: TrainingData | None,
+    say: Callable[[str], None],
+    download: bool,
+) -> _Rows:
+    data, test, notes = _read(run, data, test, download)
     model = prepare_model(run, download)
     if run.drop_leaks and test is not None:
         data, more = without_leaks(data, test)
@@ -139,33 +187,10 @@ def train(
     notes += left_out + more
     for sentence in notes:
         say(sentence)
-    held_columns = training_columns(for_held_out(run, columns), model, held, helpers)[0] if len(held) else None
     if len(next(iter(columns.values()))) < 2:
         raise InputError("fewer than two rows are left to train on")
-    loss = build_loss(run, model, "label" in columns, download)
-    if rank == 0:
-        work.mkdir(parents=True, exist_ok=True)
-        write_atomically(work / RUN_FILE, run.to_json().encode())
-    wait_for_all()
-    began = time.perf_counter()
-    trainer = _trainer(run, work, model, loss, columns, held_columns, progress, data.sources)
-    adapters = add_adapters(run, model)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if trainer.stopped:
-        raise KeyboardInterrupt
-    if trainer.state.global_step < trainer.state.max_steps:
-        notes.append(_why_early(run, trainer.state))
-        say(notes[-1])
-    if adapters is not None:
-        adapters.merge_and_unload()
-    _require_finite(model, trainer.state.global_step, work)
-    result = _result(out, trainer, time.perf_counter() - began, report, notes)
-    if rank == 0:
-        _save(model, run, result)
-        for folder in work.glob("checkpoint-*"):
-            shutil.rmtree(folder)
-    wait_for_all()
-    return result
+    held_columns = training_columns(for_held_out(run, columns), model, held, helpers)[0] if len(held) else None
+    return _Rows(model, columns, held_columns, data.sources, report, notes)
 
 
 def _read(

@@ -96,38 +96,29 @@ def merge_models(
     if rows is not None and rows.kind != "pairs":
         raise InputError("the data for merging are pairs: columns anchor and positive")
     batches = _batches(rows, batch_size, seed) if rows is not None else iter(())
-    matrix = task_matrix(vectors)
     position = None
-    if mergekit:
-        merged = _by_mergekit(loaded, origin, method, weights, keep, seed)
-        origin.load_state_dict(TaskVector.between(start, merged).apply(start, scale))
-    elif method == "soup":
-        origin.load_state_dict(vectors[0].unflatten(average(matrix, weights)).apply(start, scale))
-    elif method == "task":
-        origin.load_state_dict(vectors[0].unflatten(matrix.sum(dim=0)).apply(start, scale))
-    elif method == "slerp":
-        origin.load_state_dict(vectors[0].unflatten(fold_slerp(matrix, weights)).apply(start, scale))
-    elif method == "ties":
-        origin.load_state_dict(vectors[0].unflatten(ties(matrix, keep, scale)).apply(start))
-    elif method == "dare":
-        dropped = dare(matrix, 1 - keep, torch.Generator().manual_seed(seed))
-        origin.load_state_dict(vectors[0].unflatten(average(dropped, weights)).apply(start, scale))
-    elif method == "fisher":
-        taken = [next(batches) for _ in range(min(steps, 64))]
-        information = torch.stack([_information(model, taken, vectors[0], temperature) for model in loaded])
-        origin.load_state_dict(vectors[0].unflatten(fisher(matrix, information, weights)).apply(start, scale))
-    elif method == "regmean":
-        taken = [next(batches) for _ in range(min(steps, 16))]
-        merged = vectors[0].unflatten(average(matrix, weights)).apply(start)
-        merged |= _regmean(loaded, taken, shrink)
-        origin.load_state_dict(merged)
-    else:
+    if method == "self-positioning":
         stacked = {name: torch.stack([vector.parts[name] for vector in vectors]) for name in vectors[0].parts}
         loss = InfoNCE(origin, temperature)
         origin.eval()
         probes = [lambda: loss(_features(origin, next(batches)))] * steps
         position = self_position(origin, start, stacked, probes, learning_rate, mu)
         say(f"self positioning: coefficients {', '.join(f'{c:.3f}' for c in position.coefficients)}")
+    elif mergekit:
+        merged = _by_mergekit(loaded, origin, method, weights, keep, seed)
+        origin.load_state_dict(TaskVector.between(start, merged).apply(start, scale))
+    elif method == "regmean":
+        merged = vectors[0].unflatten(average(task_matrix(vectors), weights)).apply(start)
+        merged |= _regmean(loaded, [next(batches) for _ in range(min(steps, 16))], shrink)
+        origin.load_state_dict(merged)
+    elif method == "fisher":
+        taken = [next(batches) for _ in range(min(steps, 64))]
+        information = torch.stack([_information(model, taken, vectors[0], temperature) for model in loaded])
+        joined = fisher(task_matrix(vectors), information, weights)
+        origin.load_state_dict(vectors[0].unflatten(joined).apply(start, scale))
+    else:
+        joined = _by_rule(task_matrix(vectors), method, weights, keep, seed)
+        origin.load_state_dict(vectors[0].unflatten(joined).apply(start, scale))
     note = {
         "models": [str(path) for path in models],
         "base": start_name,
@@ -137,6 +128,19 @@ def merge_models(
     }
     _save(origin, out, {**note, "mergekit": mergekit})
     return position
+
+
+def _by_rule(matrix: Tensor, method: Method, weights: Sequence[float] | None, keep: float, seed: int) -> Tensor:
+    """Task vectors `(n, p)` to one `(p,)` without data."""
+    if method == "soup":
+        return average(matrix, weights)
+    if method == "task":
+        return matrix.sum(dim=0)
+    if method == "slerp":
+        return fold_slerp(matrix, weights)
+    if method == "ties":
+        return ties(matrix, keep)
+    return average(dare(matrix, 1 - keep, torch.Generator().manual_seed(seed)), weights)
 
 
 def _by_mergekit(
