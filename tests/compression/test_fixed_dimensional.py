@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -125,8 +126,12 @@ def test_dense_final_projection_keeps_inner_products(tmp_path):
     wide = FixedDimensionalEncoding(3, 4, 5, random_state=3).fit(x)
     dense = FixedDimensionalEncoding(3, 4, 5, final=90, final_projection="dense", random_state=3).fit(x)
     full, got = wide.encode_documents(x, offsets), dense.encode_documents(x, offsets)
-    np.testing.assert_allclose(got, full @ dense.final_signs_ / np.sqrt(90), atol=1e-4)
-    assert set(np.unique(dense.final_signs_)) == {-1, 1}
+    signs = np.unpackbits(dense.final_signs_, axis=1, count=90).astype(np.int8) * 2 - 1
+    np.testing.assert_allclose(got, full @ signs / np.sqrt(90), atol=1e-4)
+    earlier = deepcopy(dense)
+    state = {name: value for name, value in vars(dense).items() if isinstance(value, np.ndarray)}
+    earlier._restore({**state, "final_signs_": signs})  # as versions before kept them
+    assert earlier.encode_documents(x, offsets).tobytes() == got.tobytes()
     products = []
     for seed in range(60):
         one = FixedDimensionalEncoding(3, 4, 5, final=90, final_projection="dense", random_state=seed).fit(x)
@@ -137,7 +142,17 @@ def test_dense_final_projection_keeps_inner_products(tmp_path):
     dense.save(tmp_path / "fde")
     assert load_compressor(tmp_path / "fde").encode_documents(x, offsets).tobytes() == got.tobytes()
     with pytest.raises(InputError, match="exceeds 1 GiB"):
-        FixedDimensionalEncoding(6, 16, 40, final=40_000, final_projection="dense").fit(x)
+        FixedDimensionalEncoding(6, 16, 40, final=400_000, final_projection="dense").fit(x)
+
+
+def test_signs_drawn_in_blocks_are_those_drawn_at_once():
+    x, _ = tokens([7])
+    drawn = FixedDimensionalEncoding(5, 4, 20, final=37, final_projection="dense", random_state=3).fit(x)
+    draw = np.random.default_rng(3)
+    draw.standard_normal((20, x.shape[1], 5))
+    draw.integers(0, 2, (20, x.shape[1], 4))
+    whole = draw.integers(0, 2, (20 * 32 * 4, 37), dtype=np.int8)
+    np.testing.assert_array_equal(np.unpackbits(drawn.final_signs_, axis=1, count=37), whole)
 
 
 def test_same_seed_gives_the_same_bytes_in_another_process_and_after_saving(tmp_path):

@@ -58,7 +58,7 @@ def tune(
         loaded = load_encoder(encoder)
     with Collection.open(collection, writable=apply, encoder=loaded) as opened:
         folder = opened.path / "cache" / "tune" if out is None else out
-        with progress_bar("tuning", show=not as_json) as progress:
+        with progress_bar("tuning") as progress:
             report = tuning.tune(
                 opened, budget=budget, queries=given, k=k, exits=exits, most_rows=rows, exit_rows=exit_rows,
                 count=count, seed=seed, folder=folder, progress=progress,
@@ -72,7 +72,7 @@ def tune(
                 f"{(budget if budget.limited else tuning.Budget(recall=0.95)).refusal(report.final)}; see {page}"
             )
         if apply:
-            with progress_bar("encoding", show=not as_json and best.candidate.recodes) as progress:
+            with progress_bar("encoding", show=best.candidate.recodes) as progress:
                 tuning.apply(opened, best.candidate, progress=progress)
             found["applied"] = True
     if as_json:

@@ -47,7 +47,7 @@ class FixedDimensionalEncoding(SavedEstimator):
         fill_empty: fill the empty blocks of documents.
         final: coordinates of the final projection; None leaves R 2^k_sim projected coordinates.
         final_projection: "count_sketch" (one slot and sign for a coordinate, as in the authors' code), or the paper's
-            "dense", entries ±1/sqrt(final): R 2^k_sim projected x final bytes, at most 1 GiB.
+            "dense", entries ±1/sqrt(final): kept as bits, at most 1 GiB of them (the paper's 327,680 x 10,240: 0.4).
         projection: "dense" or "count_sketch".
         gray: blocks in Gray order; None follows the convention of `projection`.
         center: tokens fall into buckets by the side of the fitted tokens' mean that they lie on, not of the origin. Token
@@ -108,11 +108,15 @@ class FixedDimensionalEncoding(SavedEstimator):
             np.put_along_axis(self.projections_, slots[:, :, None], signs[:, :, None].astype(np.float32), axis=2)
         self.slots_ = self.slot_signs_ = self.final_signs_ = None
         if self.final is not None and self.final_projection == "dense":
-            if self._wide * self.final > 1 << 30:
+            if self._wide * self.final > 8 << 30:
                 raise InputError(
                     f"a dense projection of {self._wide} to {self.final} coordinates exceeds 1 GiB; use 'count_sketch'."
                 )
-            self.final_signs_ = draw.integers(0, 2, (self._wide, self.final), dtype=np.int8) * np.int8(2) - np.int8(1)
+            blocks = [
+                np.packbits(draw.integers(0, 2, (min(_ROWS, self._wide - at), self.final), dtype=np.int8), axis=1)
+                for at in range(0, self._wide, _ROWS)
+            ]
+            self.final_signs_ = np.concatenate(blocks)
         elif self.final is not None:
             self.slots_ = draw.integers(0, self.final, self._wide).astype(np.int32)
             self.slot_signs_ = (draw.integers(0, 2, self._wide) * 2 - 1).astype(np.float32)
@@ -181,14 +185,17 @@ class FixedDimensionalEncoding(SavedEstimator):
     def _projected(self, wide: np.ndarray) -> np.ndarray:
         """Encodings (n, w) through the dense final projection, (n, final)."""
         assert self.final_signs_ is not None
-        out = np.zeros((len(wide), self.final_signs_.shape[1]), np.float32)
+        out = np.zeros((len(wide), self.dimension), np.float32)
         for at in range(0, wide.shape[1], _ROWS):
-            out += wide[:, at : at + _ROWS] @ self.final_signs_[at : at + _ROWS].astype(np.float32)
+            ones = np.unpackbits(self.final_signs_[at : at + _ROWS], axis=1, count=self.dimension).astype(np.float32)
+            out += wide[:, at : at + _ROWS] @ (2 * ones - 1)
         return out / np.float32(np.sqrt(out.shape[1]))
 
     def _restore(self, state: dict[str, np.ndarray]) -> None:
         self.projections_ = self.slots_ = self.slot_signs_ = self.final_signs_ = self.center_ = None
         super()._restore(state)
+        if self.final_signs_ is not None and self.final_signs_.dtype == np.int8:  # as earlier versions kept them
+            self.final_signs_ = np.packbits(self.final_signs_ > 0, axis=1)
 
 
 def _side_by_side(matrices: np.ndarray) -> np.ndarray:
