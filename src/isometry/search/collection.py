@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from isometry.search import counting, queries
 from isometry.search.attributes import AttributeCache
 from isometry.search.export import export_parquet, take_snapshot
 from isometry.search.filters import compile_filter
+from isometry.search.inputs import as_batch, as_numbers, check_page, check_texts, checked_ids, fitted
 from isometry.search.late import each, fitted_sets, tend_encodings, wants_encodings
 from isometry.search.plan import SearchPlan
 from isometry.search.recoding import recode
@@ -35,9 +35,6 @@ from isometry.types import EncoderDescription, Progress, SearchResult, VectorSet
 
 Mode = Literal["vector", "text", "hybrid"]
 Outcome = Literal["added", "updated", "unchanged"]
-MAX_K = 10_000
-_HALF_PAIR = re.compile("[\ud800-\udfff]")
-
 
 _State = tuple[int, dict[str, Any], list[Column], VectorView | SetsView]
 
@@ -410,16 +407,16 @@ class Collection:
             exact: float32 brute force, whatever the collection's plan (slower where the plan keeps codes only).
         """
         started = time.perf_counter()
-        _check_page(k, offset)
+        check_page(k, offset)
         given = [name for name, value in (("query", query), ("vector", vector), ("image", image), ("like", like))
                  if value is not None]  # fmt: skip
         if len(given) > 1:
             raise InputError(f"give one of query, vector, image and like, not {' and '.join(given)}")
         if mode not in ("vector", "text", "hybrid"):
             raise InputError(f"mode is '{mode}'; choose vector, text or hybrid")
+        check_texts(query=query, like=like, where=where, sort=sort)
         if query is not None and not query.strip():
             raise InputError("the query is empty; give some words")
-        _check_unicode(query, like, where, sort)
         clock = queries.Clock()
         found = None
         while found is None:
@@ -454,7 +451,8 @@ class Collection:
         exact: bool = False,
     ) -> list[SearchResult]:
         """One result per query; texts are encoded together, and vectors `(q, d)` (or sets of them) scanned together."""
-        _check_page(k, 0)
+        check_page(k, 0)
+        check_texts(where=where)
         if mode != "vector":
             if isinstance(queries_given, np.ndarray | VectorSets):
                 raise InputError(f"vectors are searched with mode 'vector', not '{mode}'")
@@ -467,6 +465,8 @@ class Collection:
             vectors = _rows(self._given_vectors(queries_given, made_by))
             texts = [None] * len(vectors)
         else:
+            for query in queries_given:
+                check_texts(query=query)
             empty = next((number for number, query in enumerate(queries_given, 1) if not query.strip()), None)
             if empty is not None:
                 raise InputError(f"query {empty} is empty; give some words")
@@ -588,7 +588,7 @@ class Collection:
         Returns: what became of each list. Raises: as `upsert`, also where their columns differ; then none is put.
         """
         tables = [
-            pa.Table.from_batches([one]) if isinstance(one, pa.RecordBatch) else one for one in map(_as_batch, parts)
+            pa.Table.from_batches([one]) if isinstance(one, pa.RecordBatch) else one for one in map(as_batch, parts)
         ]
         if any(not table.schema.equals(tables[0].schema) for table in tables):
             raise InputError("the lists have different columns; put one after the other")
@@ -690,8 +690,8 @@ class Collection:
 
     def _put(self, records: Any, vectors: Any, made_by: str | None, *, new_only: bool) -> list[Outcome]:
         store = self._writer()
-        table = _as_batch(records)
-        ids = _checked_ids(table)
+        table = as_batch(records)
+        ids = checked_ids(table)
         given = None if vectors is None else self._given_vectors(vectors, made_by)
         count = 0 if given is None else len(_rows(given))
         if given is not None and count != len(ids):
@@ -799,9 +799,13 @@ class Collection:
 
     def _given_query(self, vector: Any, made_by: str | None) -> np.ndarray:
         """One query: `(d,)`, or `(t, d)` where records hold several vectors."""
-        array = np.asarray(vector, np.float32)
+        array = as_numbers(vector)
         array = array[None, :] if array.ndim == 1 else array
-        return _rows(self._given_vectors([array] if self.multi_vector else array, made_by))[0]
+        if self.multi_vector:
+            return _rows(self._given_vectors([array], made_by))[0]
+        if array.ndim == 2 and len(array) != 1:
+            raise ShapeError(f"{len(array)} vectors were given for one query; give one, or use search_many")
+        return _rows(self._given_vectors(array, made_by))[0]
 
     def _given_vectors(self, vectors: Any, made_by: str | None) -> Any:
         if self.fingerprint is not None and made_by != self.fingerprint:
@@ -817,29 +821,10 @@ class Collection:
             return self._fitted_to(snapshot, vectors)
 
     def _fitted_to(self, snapshot: Snapshot, vectors: Any, dimension: int | None = None) -> Any:
-        dimension, metric = dimension or snapshot.meta["dimension"], snapshot.meta["details"]["metric"]
+        dimension, metric = dimension or int(snapshot.meta["dimension"]), snapshot.meta["details"]["metric"]
         if snapshot.meta.get("multi_vector"):
             return fitted_sets(vectors, dimension, metric, self.path)
-        if isinstance(vectors, VectorSets):
-            raise ShapeError(f"{self.path} holds one vector a record; give vectors in the shape (n, {dimension})")
-        try:
-            array = np.ascontiguousarray(vectors, np.float32)
-        except (TypeError, ValueError) as error:
-            raise ShapeError(f"vectors must be numbers in the shape (n, d): {error}") from error
-        if array.ndim != 2 or array.shape[1] != dimension:
-            raise ShapeError(f"vectors of shape {array.shape} were given and {self.path} takes (n, {dimension})")
-        bad = ~np.isfinite(array).all(axis=1)
-        if bad.any():
-            raise ShapeError(f"vector {int(np.flatnonzero(bad)[0]) + 1} holds NaN or infinity; leave it out")
-        if metric == "cosine":
-            lengths = np.sqrt(np.einsum("nd,nd->n", array, array, dtype=np.float64))
-            if (lengths == 0).any():
-                raise ShapeError(
-                    f"vector {int(np.flatnonzero(lengths == 0)[0]) + 1} is zero and has no direction; leave it out"
-                )
-            if (np.abs(lengths - 1) > 1e-6).any():
-                array = (array / lengths[:, None]).astype(np.float32)
-        return array
+        return fitted(vectors, dimension, metric, self.path)
 
 
 def document_text(texts: Sequence[Scalar]) -> str:
@@ -862,19 +847,6 @@ def _rows(vectors: Any) -> Any:
     return each(vectors) if isinstance(vectors, VectorSets) else vectors
 
 
-def _check_page(k: int, offset: int) -> None:
-    if not 1 <= k <= MAX_K:
-        raise InputError(f"k is {k} and may be 1 to {MAX_K:,}")
-    if not 0 <= offset <= 1_000_000:
-        raise InputError(f"offset is {offset} and may be 0 to 1,000,000")
-
-
-def _check_unicode(*texts: str | None) -> None:
-    for text in texts:
-        if text is not None and not text.isascii() and _HALF_PAIR.search(text):
-            raise InputError("the text holds half of a surrogate pair, which is no Unicode; leave it out")
-
-
 def _digest(connection: Any) -> str | None:
     (stored,) = connection.execute("SELECT value FROM meta WHERE key = 'digest'").fetchone() or (None,)
     return stored
@@ -882,49 +854,6 @@ def _digest(connection: Any) -> str | None:
 
 def _counted(outcomes: Sequence[Outcome]) -> WriteReport:
     return WriteReport(outcomes.count("added"), outcomes.count("updated"), outcomes.count("unchanged"))
-
-
-def _as_batch(records: Any) -> pa.Table | pa.RecordBatch:
-    if isinstance(records, pa.RecordBatch | pa.Table):
-        return records
-    if isinstance(records, Mapping):
-        records = [records]
-    if isinstance(records, Sequence) and all(isinstance(one, Mapping) for one in records):
-        names = list(dict.fromkeys(str(name) for one in records for name in one)) or ["id"]
-        _check_unicode(*names)
-        return pa.table({name: _as_array(name, [one.get(name) for one in records]) for name in names})
-    if hasattr(records, "__arrow_c_stream__"):
-        return pa.table(records)
-    raise InputError(f"records must be Arrow data or a list of dicts, not {type(records).__name__}")
-
-
-def _as_array(name: str, values: list[Any]) -> pa.Array:
-    try:
-        return pa.array(values, pa.string() if name == "id" and not values else None)
-    except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
-        raise InputError(f"the values of '{name}' do not fit one type: {error}") from error
-
-
-def _checked_ids(table: pa.Table | pa.RecordBatch) -> list[str]:
-    if "id" not in table.schema.names:
-        raise InputError("records need a column 'id'")
-    column = table.column("id")
-    if not (
-        pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type)
-    ):
-        if not (table.num_rows == 0 or pa.types.is_integer(column.type)):
-            raise InputError(f"ids must be text and are {column.type}")
-        column = column.cast(pa.string())
-    ids: list[str] = column.to_pylist()
-    seen: dict[str, int] = {}
-    for number, identity in enumerate(ids, start=1):
-        if not identity or "\0" in identity:
-            raise InputError(
-                f"record {number} has {'no id' if not identity else 'a NUL character in its id'}; give it one"
-            )
-        if seen.setdefault(identity, number) != number:
-            raise InputError(f"id '{identity}' is given twice, in records {seen[identity]} and {number}; keep one")
-    return ids
 
 
 __all__ = ["Collection", "Snapshot", "document_text"]

@@ -11,7 +11,7 @@ from isometry.search.tuning.measuring import Measured
 # name in the budget, attribute of what was measured, whether at most (else at least), how it is written
 _LIMITS = (
     ("recall", "recall", False, "recall {:.3f}"),
-    ("p95_ms", "p95_ms", True, "p95 {:.2f} ms"),
+    ("p95_ms", "p95_ms", True, "p95 {:.3g} ms"),
     ("bytes_per_vector", "bytes_per_vector", True, "{:.0f} bytes a vector in memory"),
     ("ram_mb", "ram_mb", True, "{:.1f} MB of memory"),
     ("disk_mb", "disk_mb", True, "{:.1f} MB on disk"),
