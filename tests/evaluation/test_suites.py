@@ -208,6 +208,13 @@ def test_the_retrieval_tasks_of_a_suite_are_cut(tmp_path):
     assert "## Smaller corpora" in write_suite_report(tmp_path / "report.md", board).read_text()
 
 
+def test_one_task_is_tested_over_its_items():
+    one = [run_model(name, encoder, loaded()[:1]) for name, encoder in (("a", Letters()), ("b", RandomVectors(26)))]
+    board = leaderboard("one task", one)
+    (line,) = board.against["b"]
+    assert board.overall == {"b": (line.comparison.effect, line.p_holm)} and line.p_holm < 0.05
+
+
 def test_a_single_model_has_a_leaderboard_too():
     board = leaderboard("one", runs()[:1])
     assert board.to_dict()["models"][0]["rank_interval"] == {"items": [1, 1], "tasks": [1, 1]}

@@ -105,11 +105,12 @@ def evaluate_suite(
         print_json(document)
         return
     print_table(*order_table(board))
+    over = "tasks" if len(board.table.tasks) > 1 else "items"
     for name, (effect, p) in board.overall.items():
         better = sum(one.p_holm < 0.05 and one.comparison.effect > 0 for one in board.against[name])
         worse = sum(one.p_holm < 0.05 and one.comparison.effect < 0 for one in board.against[name])
         print(
-            f"{models[0]} - {name}: {100 * effect:+.1f} on average (p = {p:.2g} over tasks); "
+            f"{models[0]} - {name}: {100 * effect:+.1f} on average (p = {p:.2g} over {over}); "
             f"significantly better on {better} tasks, worse on {worse}, of {len(board.against[name])} (Holm)"
         )
     if board.selection is not None and board.curve is not None:

@@ -39,7 +39,8 @@ class Leaderboard:
     Attributes:
         order: row numbers of the table, best first by Borda.
         over_items, over_tasks: places of each model in 95 % of resamples; empty for a single model.
-        against: name to paired tests with the first model asked for, task by task; overall: mean difference and p.
+        against: name to paired tests with the first model asked for, task by task; overall: mean difference and p, over
+            the tasks, or over the items where there is one task.
         selection, curve: where tasks were to be selected. cuts: `cut_curve` of the retrieval tasks, then too.
     """
 
@@ -153,6 +154,7 @@ def leaderboard(
     order = sorted(range(len(runs)), key=lambda row: (-points[row], -table.values[row].mean()))
     many = len(runs) > 1
     selection = select_tasks(table) if select else None
+    against = {name: compare_models(results[names[0]], results[name], seed) for name in names[1:]}
     return Leaderboard(
         suite,
         tuple(runs),
@@ -162,10 +164,10 @@ def leaderboard(
         rank_intervals(results, "items", seed=seed) if many else {},
         rank_intervals(results, "tasks", seed=seed) if many else {},
         critical_difference(table.values) if many and len(table.tasks) > 1 else None,
-        {name: compare_models(results[names[0]], results[name], seed) for name in names[1:]},
+        against,
         {name: overall_test(results[names[0]], results[name], seed) for name in names[1:]}
         if len(table.tasks) > 1
-        else {name: (float(table.values[0, 0] - table.values[i, 0]), 1.0) for i, name in enumerate(names) if i},
+        else {name: (lines[0].comparison.effect, lines[0].p_holm) for name, lines in against.items()},
         selection,
         preservation_curve(table, selection, seed=seed) if selection is not None else None,
         cuts,
@@ -223,7 +225,8 @@ def comparison_rows(board: Leaderboard) -> list[tuple[str, list[str], list[list[
             ]
             for one in lines
         ]
-        rows.append(["mean of the tasks", f"{100 * effect:+.2f}", "", f"{p:.2g}"])
+        if len(lines) > 1:
+            rows.append(["mean of the tasks", f"{100 * effect:+.2f}", "", f"{p:.2g}"])
         found.append(
             (f"{board.runs[0].name} against {name}", ["task", "difference", "95 % interval", "p (Holm)"], rows)
         )
@@ -292,7 +295,7 @@ def _sections(board: Leaderboard) -> list[tuple[str, str, tuple[list[str], list[
         )
     parts.append(("Tasks", "95 % bootstrap intervals over items.", task_table(board), None))
     for title, header, rows in comparison_rows(board):
-        words = "Paired tests over the same items, corrected over the tasks by Holm; the last row flips signs of tasks."
+        words = "Paired tests over the same items, corrected over the tasks by Holm; the row of the mean flips signs of tasks."
         parts.append((title, words, (header, rows), None))
     if board.selection is not None and board.curve is not None:
         removed = [
