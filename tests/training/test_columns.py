@@ -87,6 +87,23 @@ def test_negatives_come_from_a_file_beside_the_positives(start, tmp_path):
     assert train(run, tmp_path / "m", data=pairs()).steps == 3
 
 
+def test_the_margin_of_a_run_reaches_the_miner(start, monkeypatch):
+    from isometry.training import MarginRule, columns
+
+    real, rules = columns.mine_negatives, []
+
+    def seen(*args, rule=None, **options):
+        rules.append(rule)
+        return real(*args, rule=rule, **options)
+
+    monkeypatch.setattr(columns, "mine_negatives", seen)
+    model = load_model(start)
+    for changes in ({"mine_margin": 0.1}, {"mine_margin": 0.1, "mine_rule": "absolute"}, {"mine_margin": 0.0}):
+        run = run_of(start, mine=2, **changes)
+        training_columns(run, model, pairs(), Helpers(run, model))
+    assert rules == [MarginRule("relative", 0.1), MarginRule("absolute", 0.1), None]
+
+
 def test_negatives_come_from_a_collection_by_its_own_encoder(start, tmp_path):
     encoder = load_encoder(start, precision="float32")
     texts = [f"{text} w2" for text in sentences(24, 0)]

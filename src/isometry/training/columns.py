@@ -196,7 +196,7 @@ def _mined(run: TrainingRun, columns: dict[str, list[Any]], helpers: Helpers, no
         pool.known,
         pool.positives,
         count,
-        rule=MarginRule("relative", run.mine_margin) if run.mine_margin else None,
+        rule=MarginRule(run.mine_rule, run.mine_margin) if run.mine_margin else None,
         first_rank=run.mine_ranks[0],
         last_rank=run.mine_ranks[1],
         choose=run.mine_choose,

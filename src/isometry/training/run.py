@@ -37,7 +37,8 @@ class TrainingRun:
         temperature, in_batch, hard, focal, mixed_pairs, mixed_list, directions: see `InfoNCE`. learn_temperature: the
             temperature is where it starts.
         guide: "" or a guide model; guide_margin: absolute margin of its mask (paper 55).
-        mine: hard negatives mined per row; mine_margin: their relative margin (05, 42); mine_ranks: the window of
+        mine: hard negatives mined per row; mine_margin: how far they stay below the row's own positive, 0 = no
+            matter; mine_rule: that margin is a share of the positive's score (05, 42) or absolute; mine_ranks: the window of
             ranks they come from; mine_choose: its "hardest" or "random" ones (06). miner: "" = the starting model finds
             them, or another model.
         corpus: what is mined beside the data's own positives: a file with a column of documents, or the folder of a
@@ -90,6 +91,7 @@ class TrainingRun:
     guide_margin: float = 0.0
     mine: int = 0
     mine_margin: float = 0.05
+    mine_rule: Literal["relative", "absolute"] = "relative"
     mine_ranks: tuple[int, int] = (0, 100)
     mine_choose: Literal["hardest", "random"] = "hardest"
     miner: str = ""

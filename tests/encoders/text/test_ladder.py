@@ -57,6 +57,20 @@ def test_a_cut_model_is_the_exit(kind, size, tmp_path):
     np.testing.assert_allclose(cut.encode(texts), expected, atol=2e-6)
 
 
+def test_scores_of_every_prefix_are_sums_over_blocks(tmp_path):
+    """Paper 03: the scores of a wider prefix are those of a narrower one and of the block between."""
+    model = tiny_model(tmp_path)
+    texts = sentences(6)
+    vectors = encode_exits(model, texts, [2])[2].astype(np.float64)
+    scores, squares, start = np.zeros((6, 6)), np.zeros(6), 0
+    for width in (4, 8, 16, 32):
+        block = vectors[:, start:width]
+        scores, squares, start = scores + block @ block.T, squares + (block**2).sum(axis=1), width
+        direct = truncate(model, (2, width)).encode(texts)
+        expected = scores / np.sqrt(squares[:, None] * squares)
+        np.testing.assert_allclose(direct @ direct.T, expected, atol=2e-6)
+
+
 def test_last_exit_is_the_model_itself(bert):
     texts = sentences(5)
     vectors = encode_exits(bert, texts, [4])[4]
