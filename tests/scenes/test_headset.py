@@ -32,7 +32,7 @@ window.emulated = new IWER.XRDevice(IWER.metaQuest3);
 emulated.installRuntime({ forceInstall: true });
 emulated.stereoEnabled = true;"""
 )
-LEFT, RIGHT, CUSHION = 0, 1, 2
+LEFT, RIGHT, JELLY, CUSHION = 0, 1, 0, 2
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +183,27 @@ def test_release_throws(page, server, gate):
     tick(page, server, gate, 20)
     flown = body(page).mean(axis=0)
     assert flown[0] < released[0] - 0.03, "it flies on the way the hand went"
+    gate.open()
+
+
+def test_squeezing_pins_what_the_trigger_holds(page, server, gate):
+    gate.close()
+    world, jelly = server.stage.world, body(page, JELLY)
+    grab(page, server, gate, RIGHT, jelly[jelly[:, 1].argmax()])
+    page.evaluate("emulated.controllers.right.updateButtonValue('squeeze', 1)")
+    came(page, server, RIGHT, "pin")
+    tick(page, server, gate, 1)
+    pinned = world.w[world.span(JELLY)] == 0
+    assert pinned.any() and not pinned.all()
+    page.evaluate("emulated.controllers.right.updateButtonValue('squeeze', 0)")
+    let_go(page, server, gate, RIGHT)
+    before = world.x[world.span(JELLY)][pinned].copy()
+    tick(page, server, gate, 5)
+    np.testing.assert_array_equal(world.x[world.span(JELLY)][pinned], before)
+    page.evaluate(f"isometry.link.send({{ do: 'unpin', object: {JELLY} }})")
+    eventually(page, lambda: any(m["do"] == "unpin" for _, m in list(server._inputs)), "it never came")
+    tick(page, server, gate, 1)
+    assert not (world.w[world.span(JELLY)] == 0).any()
     gate.open()
 
 

@@ -114,9 +114,16 @@ def test_mouse_pulls_an_object(page, server):
     eventually(page, bent, "it never bent")
     upper = rows.min()
     eventually(page, lambda: 0 <= highest(cushion(picture(page))) < upper - 8, "the pixels never went up")
+    page.keyboard.press("p")  # pinned, it hangs where it was held
     page.mouse.up()
     until(page, "isometry.hands.held[0] === null")
-    page.locator("#undo").click()
+    tick = page.evaluate("isometry.tick")
+    until(page, f"isometry.tick > {tick + 40}")
+    assert np.array(page.evaluate(BODY, 2))[:, 1].max() > rest[:, 1].max() + 0.08
+    page.locator("#unpin").click()
+    until(page, f"({BODY})(2).every((p) => p[1] < {rest[:, 1].max() + 0.08})")
+    for _ in range(3):  # the freeing, the pin, the grab
+        page.locator("#undo").click()
     until(page, f"({BODY})(2).every((p) => p[1] < {rest[:, 1].max() + 0.05})")
     assert page.complaints == []
 
@@ -143,6 +150,8 @@ def test_panel(page, server):
     page.press("#query", "Enter")
     until(page, "document.getElementById('sentence').textContent.includes('Nothing in this scene')")
     assert page.locator("#vr").is_disabled() and "headset" in page.locator("#vr").inner_text()
+    assert page.locator("#headset").inner_text() == "This browser finds no WebXR headset, so the view is flat."
+    assert "splats on" in page.locator("#bound").inner_text()
     assert "substeps" in page.locator("#status").inner_text()
     page.evaluate("""() => { window.said = []; const sentence = document.getElementById('sentence');
       new MutationObserver(() => window.said.push(sentence.textContent)).observe(sentence, { childList: true });

@@ -7,6 +7,7 @@ import { Selection } from "/select.js";
 import { Splats } from "/splats.js";
 
 const $ = (id) => document.getElementById(id);
+const many = (count) => count.toLocaleString("en");
 const say = (sentence) => { $("sentence").textContent = sentence; };
 const query = location.search;
 const state = { tick: -1, frames: 0, hello: null, splats: null, hands: null, link: null, chosen: -1, status: {}, xr: false, errors: [], heard: Promise.resolve() };
@@ -216,6 +217,8 @@ function choose(object) {
   $("made-of").disabled = !item;
   $("chosen").textContent = item ? item.name : "nothing";
   if (!item) return;
+  const r = item.report;
+  $("bound").textContent = `${many(r.splats)} splats on ${many(r.vertices)} vertices and ${many(r.tets)} tetrahedra, bound in ${r.bind_seconds.toFixed(2)} s, ${(r.bind_bytes / 1e6).toFixed(1)} MB; ${(100 * r.fallback_share).toFixed(1)} % on one level.`;
   $("young").value = Math.log10(item.material.young);
   sayYoung();
 }
@@ -230,13 +233,12 @@ function sayYoung() {
 function fillPanel(hello) {
   $("title").textContent = hello.scene;
   document.title = `${hello.scene} · Isometry`;
+  $("size").textContent = `${many(hello.splats)} splats, ${many(hello.vertices)} cage vertices`;
   $("objects").replaceChildren(...hello.objects.map((item, number) => {
     const row = document.createElement("li");
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = item.name;
-    const r = item.report;
-    button.title = `${r.splats} splats on ${r.vertices} cage vertices and ${r.tets} tetrahedra; bound in ${r.bind_seconds.toFixed(2)} s, ${(r.bind_bytes / 1e6).toFixed(1)} MB, ${(100 * r.fallback_share).toFixed(1)} % on one level`;
     button.setAttribute("aria-pressed", "false");
     button.onclick = () => choose(number);
     row.append(button);
@@ -269,6 +271,7 @@ function fillPanel(hello) {
     sayYoung();
   };
   $("cages").onchange = () => { state.heard = state.heard.then(showCages); };
+  $("unpin").onclick = () => { if (state.chosen >= 0) act({ do: "unpin", object: state.chosen }); };
   $("dissolve").onclick = () => { if (state.chosen >= 0) act({ do: "dissolve", object: state.chosen }); };
   $("select").onclick = () => {
     if (state.selection.on) state.selection.stop();
@@ -295,11 +298,14 @@ function fillPanel(hello) {
     const address = new URL("/search", location.href);
     address.search = query;
     address.searchParams.set("q", $("query").value);
-    const found = await (await fetch(address)).json();
+    const answer = await fetch(address);
+    if (!answer.ok) { say((await answer.text()).trim()); return; }
+    const found = await answer.json();
     document.querySelectorAll("#objects button").forEach((button, number) =>
       button.classList.toggle("found", found.some((row) => row.object === number)));
     if (found.length) choose(found[0].object);
-    say(found.length ? "" : `Nothing in this scene is called '${$("query").value}'.`);
+    const nothing = `Nothing in this scene is called '${$("query").value}'`;
+    say(!found.length ? `${nothing}.` : found[0].by === "meaning" ? `${nothing}; closest in meaning is '${found[0].name}'.` : "");
   };
 }
 
@@ -308,7 +314,7 @@ function showStatus() {
   $("pause").setAttribute("aria-pressed", String(Boolean(s.paused)));
   const fewer = s.substeps < s.wanted_substeps ? ` of ${s.wanted_substeps} (this machine is too slow for all)` : "";
   const late = state.link.late ? `, ${state.link.late} late frames dropped` : "";
-  $("status").textContent = `tick ${s.tick}: ${s.tick_ms} ms, ${s.substeps} substeps${fewer}, ${s.viewers} viewers${late}`;
+  $("status").textContent = `Tick ${s.tick}: ${s.tick_ms} ms, ${s.substeps} substeps${fewer}, ${s.viewers} ${s.viewers === 1 ? "viewer" : "viewers"}${late}.`;
   if (state.chosen >= 0) sayYoung();
 }
 
@@ -317,8 +323,12 @@ async function offerHeadset() {
   state.xr = able;
   $("vr").hidden = false;
   $("vr").disabled = !able;
-  $("vr").title = able ? "" : "This browser or device offers no WebXR headset: the flat view is all there is. A headset needs https or this same machine.";
-  if (!able) $("vr").textContent = "No headset here";
+  if (!able) {
+    $("vr").textContent = "No headset here";
+    $("headset").textContent = navigator.xr || window.isSecureContext
+      ? "This browser finds no WebXR headset, so the view is flat."
+      : "Browsers give headsets to https pages and this same machine only, so the view is flat.";
+  }
   $("vr").onclick = async () => {
     const session = await navigator.xr.requestSession("immersive-vr", { optionalFeatures: ["local-floor"] });
     state.renderer.xr.setReferenceSpaceType("local-floor");

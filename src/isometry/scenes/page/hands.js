@@ -52,6 +52,11 @@ export class Hands {
     this.link.send({ do: "release", hand });
   }
 
+  // what the hand holds stays where it is, also when it lets go
+  pin(hand) {
+    if (this.held[hand] && this.held[hand].vertices.length) this.link.send({ do: "pin", hand });
+  }
+
   drop() {
     this.held = [null, null];
   }
@@ -82,6 +87,10 @@ export class Pointer {
       this.orbit.zoom(Math.exp(0.001 * event.deltaY));
     }, { passive: false });
     canvas.addEventListener("keydown", (event) => this.key(event));
+    // also while the mouse drags and another element has the focus
+    window.addEventListener("keydown", (event) => {
+      if (event.key.toLowerCase() === "p") this.down.forEach((entry) => { if (entry.hand !== null) this.hands.pin(entry.hand); });
+    });
   }
 
   ray(event) {
@@ -171,7 +180,7 @@ export class Orbit {
   }
 }
 
-// Headset controllers: trigger grabs, release throws, stick left or right snaps the turn, stick up or down scales the world.
+// Headset controllers: trigger grabs, release throws, squeezing while holding pins, stick left or right snaps the turn, stick up or down scales the world.
 export class Controllers {
   constructor(renderer, rig, camera, hands, chosen) {
     Object.assign(this, { renderer, rig, camera, hands, chosen });
@@ -179,9 +188,7 @@ export class Controllers {
     this.grips = [0, 1].map((hand) => {
       const controller = renderer.xr.getController(hand);
       const grip = renderer.xr.getControllerGrip(hand);
-      const ball = new THREE.Mesh(new THREE.SphereGeometry(0.015, 16, 12), new THREE.MeshBasicMaterial({ color: hand ? 0xd05a2c : 0x2c7bd0, transparent: true }));
-      ball.renderOrder = 2;
-      grip.add(ball);
+      grip.add(...this.wand(hand ? 0xd05a2c : 0x2f9e44));
       rig.add(grip);
       rig.add(controller);
       controller.addEventListener("selectstart", () => {
@@ -189,8 +196,20 @@ export class Controllers {
         this.hands.grab(hand, pose.position, pose.quaternion, undefined, 2 * REACH * rig.scale.x);
       });
       controller.addEventListener("selectend", () => this.hands.release(hand));
+      controller.addEventListener("squeezestart", () => this.hands.pin(hand));
       return grip;
     });
+  }
+
+  // what a person sees of a hand: a handle in the fist, and a pale ball as far as it grabs
+  wand(color) {
+    const handle = new THREE.Mesh(new THREE.CapsuleGeometry(0.013, 0.09, 6, 16), new THREE.MeshBasicMaterial({ color: 0x30343c, transparent: true }));
+    handle.rotateX(Math.PI / 2);
+    handle.position.z = 0.05;
+    const knob = new THREE.Mesh(new THREE.SphereGeometry(0.017, 20, 14), new THREE.MeshBasicMaterial({ color, transparent: true }));
+    const reach = new THREE.Mesh(new THREE.SphereGeometry(2 * REACH, 32, 20), new THREE.MeshBasicMaterial({ color, transparent: true, opacity: 0.1, depthWrite: false }));
+    for (const part of [handle, knob, reach]) part.renderOrder = 2;
+    return [reach, handle, knob];
   }
 
   pose(grip) {
