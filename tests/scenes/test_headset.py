@@ -108,8 +108,14 @@ def grab(page, server, gate, hand: int, at) -> None:
     place(page, hand, at)
     trigger(page, hand, 1)
     came(page, server, hand, "grab")
+    # the hand moves on before the answer: what it holds lies in it as when it closed
+    place(page, hand, np.asarray(at) + np.array([0, 0.02, 0]))
     tick(page, server, gate, 1)
     until(page, f"isometry.hands.held[{hand}] && isometry.hands.held[{hand}].vertices.length > 0")
+    held = server.stage.world.held()[hand]
+    assert page.evaluate(f"isometry.hands.held[{hand}].vertices") == held.tolist()
+    lie = page.evaluate(f"isometry.hands.held[{hand}].offsets.map((p) => p.toArray())")
+    np.testing.assert_allclose(lie, server.stage.world.grip(hand), atol=1e-4)
 
 
 def carry(page, server, gate, hand: int, at, ticks: int) -> None:

@@ -279,7 +279,8 @@ def test_pins_hold_what_was_held_and_undo_frees_it():
     top = world.x[world.x[:, 1].argmax()].astype(float)
     assert world.grab(0, top, radius=0.08) == 0
     rows = world.held()[0]
-    assert world.pin(0) == 0
+    np.testing.assert_allclose(world.grip(0) + top, start[rows], atol=1e-6)
+    assert len(world.grip(5)) == 0 and world.pin(0) == 0
     world.release(0)
     for _ in range(120):
         world.step()

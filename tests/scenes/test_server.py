@@ -84,6 +84,8 @@ def test_a_grab_moves_the_object_for_every_viewer(scene):
         one.send(json.dumps({"do": "grab", "hand": 0, "position": top.tolist(), "radius": 0.06}))
         answer = texts(one, "grabbed")
         assert answer["object"] == 0 and answer["hand"] == 0 and answer["vertices"]
+        lie = np.array(answer["offsets"]) + top
+        np.testing.assert_allclose(lie, start[answer["vertices"]], atol=0.01)
         goal = top + np.array([0.05, 0.25, 0])
         one.send(json.dumps({"do": "move", "hand": 0, "position": goal.tolist()}))
         held = answer["vertices"][0]

@@ -191,8 +191,11 @@ class SceneServer:
             if message["do"] == "grab" and viewer is not None:
                 hand = message["hand"] - _HANDS_EACH * (viewer.slot or 0)
                 rows = self.stage.world.held().get(message["hand"]) if found is not None else None
-                answer = {"type": "grabbed", "hand": hand, "object": found}
-                viewer.send({**answer, "vertices": [] if rows is None else rows.tolist()})
+                grip = self.stage.world.grip(message["hand"]) if found is not None else None
+                viewer.send({
+                    "type": "grabbed", "hand": hand, "object": found, "vertices": [] if rows is None else rows.tolist(),
+                    "offsets": [] if grip is None else grip.round(5).tolist(),
+                })  # fmt: skip
             elif message["do"] in {"select", "dissolve"}:
                 await self._show_anew(pool)
                 if viewer is not None:

@@ -19,7 +19,7 @@ export class Hands {
     this.link.send(message);
   }
 
-  // the server's answer: which vertices the hand holds
+  // the server's answer: which vertices the hand holds, and where they lie in it
   grabbed(answer) {
     const held = this.held[answer.hand];
     if (!held) return;
@@ -27,11 +27,10 @@ export class Hands {
       this.held[answer.hand] = null;
       return;
     }
-    const back = held.quaternion.clone().invert();
     held.object = answer.object;
     held.vertices = answer.vertices;
-    held.offsets = answer.vertices.map((v) =>
-      new THREE.Vector3().fromArray(this.splats.cage, 4 * v).sub(held.position).applyQuaternion(back));
+    // as they lay in the hand when the server closed it: by now the hand may have moved on
+    held.offsets = answer.offsets.map((offset) => new THREE.Vector3(...offset));
   }
 
   move(hand, position, quaternion) {

@@ -400,6 +400,11 @@ class World:
         """Vertices that each hand holds."""
         return {hand: held.vertices for hand, held in self._hands.items()}
 
+    def grip(self, hand: int) -> np.ndarray:
+        """Where the vertices that a hand holds lie in the hand's own frame `(k, 3)`; they stay there while it moves."""
+        held = self._hands.get(hand)
+        return np.zeros((0, 3)) if held is None else held.offsets
+
     def transform(
         self, body: int, *, move: np.ndarray | None = None, turn: np.ndarray | None = None, scale: float = 1.0
     ) -> None:
