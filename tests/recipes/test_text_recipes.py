@@ -5,7 +5,9 @@ from __future__ import annotations
 from itertools import chain
 
 import numpy as np
+import pytest
 
+from isometry.errors import InputError
 from isometry.recipes import load_recipe
 from isometry.recipes._text import batches, reciprocal_ranks
 
@@ -21,6 +23,11 @@ def test_batches_pass_over_all_rows_in_step():
     numbers, letters = zip(next(stream), next(stream), strict=True)
     assert sorted(chain(*numbers)) == list(range(6))
     assert ["abcdef"[i] for i in chain(*numbers)] == list(chain(*letters))
+
+
+def test_the_full_scale_is_a_training():
+    with pytest.raises(InputError, match="'isometry train starbucks --scale full'"):
+        load_recipe("starbucks").prove("full")
 
 
 def test_gistembed_at_the_smallest_scale(shared_data):

@@ -60,6 +60,20 @@ class Recipe:
     def scales(self) -> tuple[str, ...]:
         return tuple(self.claims)
 
+    def _training(self, scale: str) -> str:
+        """Where the paper's own training is to be had instead."""
+        if scale != "full":
+            return ""
+        try:
+            from isometry.training import FULL_SCALE
+        except ImportError:  # the extra is not installed
+            return ""
+        return (
+            f"; the paper's own training is 'isometry train {self.name} --scale full'"
+            if self.name in FULL_SCALE
+            else ""
+        )
+
     def prove(
         self,
         scale: str = "laptop",
@@ -74,7 +88,9 @@ class Recipe:
             NotFoundError: a data set that is not there.
         """
         if scale not in self.claims:
-            raise InputError(f"recipe '{self.name}' has no scale '{scale}': use one of {', '.join(self.claims)}")
+            raise InputError(
+                f"recipe '{self.name}' has no scale '{scale}': use one of {', '.join(self.claims)}{self._training(scale)}"
+            )
         count = self.seeds[scale] if seeds is None else seeds
         if count < 3:
             raise InputError(f"{count} seeds say nothing about chance: use at least 3")
