@@ -44,6 +44,9 @@ def test_duplicates_and_equal_texts_are_noted():
 
 def test_identical_texts_one_class_and_constant_scores_stop_a_run():
     assert check_training_data(pairs(["a", "a"], ["a", "a"])).problems == ("all 4 texts are the same text",)
+    assert "every anchor is the same text" in check_training_data(pairs(["a", "a"], ["b", "c"])).problems[0]
+    assert "every positive is the same text" in check_training_data(pairs(["a", "b"], ["c", "c"])).problems[0]
+    assert not check_training_data(pairs(["a", "b"], ["a", "b"])).problems
     one = TrainingData("labelled", {"text": ["a", "b"]}, ["x", "x"])
     assert "one class only, 'x'" in check_training_data(one).problems[0]
     flat = TrainingData("graded", {"anchor": ["a", "b"], "positive": ["c", "d"]}, [1.0, 1.0])

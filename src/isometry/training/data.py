@@ -302,6 +302,9 @@ def check_training_data(
     distinct = len(set(every))
     if distinct == 1 and len(every) > 1:
         problems.append(f"all {len(every)} texts are the same text")
+    for name in ("anchor", "positive") if data.kind == "pairs" and distinct > 1 and rows > 1 else ():
+        if len(set(data.texts[name])) == 1:
+            problems.append(f"every {name} is the same text, so that no row has another row's texts as negatives")
     repeated = rows - len(set(zip(*data.texts.values(), strict=True)))
     if repeated:
         notes.append(f"{repeated} of {rows} rows repeat another row")
