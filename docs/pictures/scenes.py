@@ -119,7 +119,7 @@ def headset() -> None:
         "emulated.installRuntime({ forceInstall: true }); emulated.stereoEnabled = true;"
     )
     with sync_playwright() as tool:
-        one = Browser(tool, SceneServer(Stage(example_scene(splats=SPLATS), substeps=6)), (900, 470), emulator)
+        one = Browser(tool, SceneServer(Stage(example_scene(splats=SPLATS // 2), substeps=6)), (900, 470), emulator)
         one.shown.click("#vr")
         one.until("isometry.renderer.xr.isPresenting && isometry.session.inputSources.length === 2")
         # the person stands at the table, bends over it, and holds the left hand beside the ring
