@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from isometry.errors import InputError, ShapeError
 from isometry.search.indexes import FlatIndex
+from isometry.search.kernels import int8
 from isometry.search.kernels.exact import exact_scorer, exact_scores_numpy
 from isometry.types import Index
 
@@ -67,6 +68,23 @@ def test_any_shape_and_scale(n, d, q, k, seed, scale, share, stage):
     expected_scores, expected_rows = brute_force(vectors, queries, k, allowed)
     np.testing.assert_array_equal(rows, expected_rows)
     np.testing.assert_array_equal(scores, expected_scores)
+
+
+@pytest.mark.parametrize("d", [1, 7, 384, 4096])
+def test_queries_in_whole_numbers_are_as_near_as_they_say(d):
+    rng = np.random.default_rng(d)
+    codes = np.concatenate([rng.integers(-127, 128, (40, d)), np.full((2, d), 127)]).astype(np.int8)
+    for query in (
+        rng.standard_normal(d).astype(np.float32),
+        np.full(d, -3.5, np.float32),
+        np.eye(d, dtype=np.float32)[0],
+    ):
+        whole, out = np.empty(d, np.int16), np.empty(42, np.float32)
+        scale, error = int8.whole_query(query, whole)
+        assert np.linalg.norm(query.astype(float) - float(scale) * whole) <= error
+        int8.approximate_whole(codes, whole, scale, 0, 42, out)
+        np.testing.assert_allclose(out, float(scale) * (codes.astype(np.int64) @ whole.astype(np.int64)), rtol=1e-6)
+    assert int8.whole_query(np.full(d, 1e-38, np.float32), whole) == (0, 0)
 
 
 @pytest.mark.parametrize("d", [1, 2, 3])

@@ -40,12 +40,13 @@ def measure(ways: Ways, tables: Tables) -> Costs:
 
     block = min(n, 65_536)
     products, kept = np.empty(block, np.float32), np.empty(block, np.int64)
-    everyone = np.ones(1, np.bool_)
+    everyone, whole = np.ones(1, np.bool_), np.empty(ways.dimension, np.int16)
 
     def scan(i: int) -> None:
         heap = np.full(_K, -np.inf, np.float32)
-        int8.approximate(ways.codes, asked[i], 0, block, products)
-        sides = (everyone, False, np.float32(1.0))
+        step, error = int8.whole_query(asked[i], whole)
+        int8.approximate_whole(ways.codes, whole, step, 0, block, products)
+        sides = (everyone, False, np.float32(1.0), error)
         int8.raise_floor(products, ways.scale[:block], ways.bound[:block], *sides, heap)
         int8.collect(products, ways.bound[:block], *sides, heap[0], kept)
 

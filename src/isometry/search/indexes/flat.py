@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
@@ -36,6 +36,11 @@ class _Part:
     scale: np.ndarray
     bound: np.ndarray
     length: np.ndarray
+
+    @cached_property
+    def longest(self) -> float:
+        """At least the length of every row's copy."""
+        return float(self.length.max(initial=0))
 
     @property
     def stop(self) -> int:
@@ -270,10 +275,11 @@ class FlatIndex:
         workers = self._thread_count(len(self) if chosen is None else len(chosen))
 
         def scan(query: np.ndarray, norm: np.float32, pieces: list[tuple[_Part, int, int]]) -> tuple[np.ndarray, list]:
-            heap = np.full(k, -np.inf, np.float32)
+            heap, whole = np.full(k, -np.inf, np.float32), np.empty(len(query), np.int16)
+            step, error = int8.whole_query(query, whole)
             scanned = []
             for part, first, last in pieces:
-                mask, masked = _EVERYONE, False
+                mask, masked, slack = _EVERYONE, False, np.float32(0)
                 if chosen is not None:
                     low, high = np.searchsorted(chosen, (part.start + first, part.start + last))
                     ids = chosen[low:high]
@@ -284,12 +290,16 @@ class FlatIndex:
                 else:
                     ids = np.arange(part.start + first, part.start + last)
                     scores = np.empty(last - first, np.float32)
-                    int8.approximate(part.codes, query, first, last, scores)
+                    if step > 0:
+                        int8.approximate_whole(part.codes, whole, step, first, last, scores)
+                        slack = np.float32(error * part.longest * 1.000001)
+                    else:
+                        int8.approximate(part.codes, query, first, last, scores)
                     scale, bound = part.scale[first:last], part.bound[first:last]
                     if allowed is not None:
                         mask, masked = allowed[part.start + first : part.start + last], True
-                int8.raise_floor(scores, scale, bound, mask, masked, norm, heap)
-                scanned.append((ids, scores, bound, mask, masked))
+                int8.raise_floor(scores, scale, bound, mask, masked, norm, slack, heap)
+                scanned.append((ids, scores, bound, mask, masked, slack))
             return heap, scanned
 
         candidates = []
@@ -304,9 +314,9 @@ class FlatIndex:
             floor = np.partition(np.concatenate([heap for heap, _ in results]), -k)[-k]
             found = []
             for _, scanned in results:
-                for ids, scores, bound, mask, masked in scanned:
+                for ids, scores, bound, mask, masked, slack in scanned:
                     kept = np.empty(len(scores), np.int64)
-                    count = int8.collect(scores, bound, mask, masked, norm, floor, kept)
+                    count = int8.collect(scores, bound, mask, masked, norm, slack, floor, kept)
                     found.append(ids[kept[:count]])
             candidates.append(np.concatenate(found))
         return candidates, workers

@@ -13,8 +13,11 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from isometry.search.kernels.prefetch import address, prefetch_row
+
 ROWS = 64
 _GROUP = 4
+_AHEAD_BYTES = 12_288
 
 
 @intrinsic
@@ -95,9 +98,13 @@ def hamming_top(
     words = queries.shape[1]
     flat, asked = blocks.reshape(-1), queries.reshape(-1)
     out = np.empty(64, np.uint64)
+    base, size = address(blocks), 64 * 8 * words
+    ahead = max(1, _AHEAD_BYTES // size)
     for first in range(0, len(blocks), _GROUP):
         for q in range(len(queries)):
             for b in range(first, min(first + _GROUP, len(blocks))):
+                if q == 0:
+                    prefetch_row(base, b + ahead, size)
                 for strip in range(8):
                     _strip_distances(flat, (b * 8 + strip) * words * 8, asked, q * words, words, out, strip * 8)
                 least = out[0]
