@@ -179,6 +179,7 @@ def test_costs_are_measured_at_first_use_and_kept(clustered):
     costs = again.costs
     assert costs is again.costs and (costs.array > 0).all() and np.isfinite(costs.array).all()
     plan = again.search_with_plan(vectors[:1], 5, np.arange(len(vectors)) % 2 == 0)[2]
+    assert plan["measured_ms"] > 0
     assert all(one["estimated_ms"] > costs.query / 1e6 - 1e-4 for one in plan["choices"])
 
 

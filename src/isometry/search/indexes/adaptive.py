@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any
@@ -240,13 +241,23 @@ class AdaptiveIndex:
         memo: dict[str, Any] | None = None,
         strategy: str | None = None,
     ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-        """As `search`, with what ran; several threads may call it at once.
+        """As `search`, with what ran and what it took (`measured_ms`, beside the `choices` that were estimated); several
+        threads may call it at once.
 
         Args:
             memo: kept by the caller for one `allowed`; what the filter needs once is put there.
             strategy: one of STRATEGIES instead of the planner's choice.
         """
-        known = {} if memo is None else memo
+        costs = self.costs  # measured before the clock runs
+        began = time.perf_counter_ns()
+        scores, rows, plan = self._answered(queries, k, allowed, {} if memo is None else memo, strategy, costs)
+        plan["measured_ms"] = round((time.perf_counter_ns() - began) / 1e6, 4)
+        return scores, rows, plan
+
+    def _answered(
+        self, queries: np.ndarray, k: int, allowed: np.ndarray | None, known: dict[str, Any], strategy: str | None,
+        costs: Costs,
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:  # fmt: skip
         if strategy is None and allowed is not None:
             answer = self._at_once(queries, k, allowed, known)
             if answer is not None:
@@ -261,7 +272,7 @@ class AdaptiveIndex:
         scores, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
         plan: dict[str, Any] = {"stage": "", "matches": matches.count, "scanned": 0, "candidates": 0, "bytes": 0}
         ran: dict[str, int] = {}
-        left, costs = [], self.costs
+        left: list[int] = []
         for number, query in enumerate(queries):
             weighed = self._ways.weigh(query, k, matches, self._tables, costs)
             chosen = strategy or STRATEGIES[weighed.best]
