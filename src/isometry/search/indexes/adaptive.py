@@ -218,14 +218,14 @@ class AdaptiveIndex:
         return held
 
     def _scanned_at_once(self, costs: Costs) -> int:
-        """Matches whose scan stays below the least that another way takes: ordering the cells, weighing the ways, and the
-        narrowest walk or the fewest cells."""
+        """Matches whose scan stays below twice the least that another way takes (ordering the cells, weighing the ways, and
+        the narrowest walk or the fewest cells): listing the matches twice and weighing costs as much, mostly in vain."""
         ways, tables, size = self._ways, self._tables, self._ways.dimension / 384
         least = ways.rows / ways.cells * tables.cells_for(1, ways.cells) * costs.look
         if ways.links:
             least = min(least, tables.scored_by(tables.breadth_for(1)) * costs.hop * size)
         least += costs.centroid * ways.cells * size + costs.weigh
-        return min(_ONE_CALL, 3 * ways.rows // 4, int(least / (costs.gather * size)))
+        return min(_ONE_CALL, 3 * ways.rows // 4, int(2 * least / (costs.gather * size)))
 
     def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Queries (q, d) to (scores (q, k) float32, rows (q, k) int64), best first, padded with -inf and -1."""
@@ -338,7 +338,7 @@ class AdaptiveIndex:
         each = costs.gather * width / 384
         choices = [
             {"strategy": "exact scan of matches", "rows": count, "estimated_ms": round((costs.query + count * each) / 1e6, 4)},
-            {"strategy": "any other, at least", "rows": 0, "estimated_ms": round((costs.query + few * each) / 1e6, 4)},
+            {"strategy": "any other, at least", "rows": 0, "estimated_ms": round((costs.query + few * each / 2) / 1e6, 4)},
         ]  # fmt: skip
         plan = {
             "stage": "exact scan of matches", "guaranteed": True, "matches": count, "scanned": count,
