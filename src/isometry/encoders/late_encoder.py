@@ -21,7 +21,9 @@ class LateEncoder:
     Lengths, query expansion, skipped tokens and prompts are the model's own.
 
     Args:
-        folder: the model. device: as torch spells it. name, digest: for `describe`.
+        folder: the model.
+        device: as torch spells it.
+        name, digest: for `describe`.
     Raises: InputError for a folder that cannot be read.
     """
 

@@ -24,7 +24,8 @@ class ModelEngine:
     """A SentenceTransformer, one call at a time: its tokenizers cannot be shared between threads.
 
     Args:
-        folder: a model folder. device: as torch spells it.
+        folder: a model folder.
+        device: as torch spells it.
         dtype: of the transformer; pooling and what follows stay float32.
         layers: transformer layers to keep; None keeps all.
     """

@@ -17,7 +17,8 @@ class TokenEncoder:
     matched one by one; a model that was is a `MultiVectorEncoder` folder, which `load_encoder` takes as it is.
 
     Args:
-        inner: the encoder of sentence vectors. description: with `multi_vector`.
+        inner: the encoder of sentence vectors.
+        description: with `multi_vector`.
         most: token vectors kept of a document; None keeps all that the model reads. Queries keep all.
     """
 

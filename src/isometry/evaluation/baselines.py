@@ -27,7 +27,8 @@ class RandomVectors:
     """A random vector of length one for every different text: chance level.
 
     Args:
-        dimension: length of a vector. seed: another seed gives another chance.
+        dimension: length of a vector.
+        seed: another seed gives another chance.
     """
 
     def __init__(self, dimension: int = 384, seed: int = 0) -> None:
@@ -51,7 +52,8 @@ class HashedWords:
     a random projection of bag-of-words counts.
 
     Args:
-        dimension: length of a vector. of: 'words', or 'characters' for n-grams of 3 to 5 inside words.
+        dimension: length of a vector.
+        of: 'words', or 'characters' for n-grams of 3 to 5 inside words.
     """
 
     def __init__(self, dimension: int = 384, of: Literal["words", "characters"] = "words") -> None:

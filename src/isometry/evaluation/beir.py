@@ -35,7 +35,8 @@ class BeirData:
     """A checked BEIR folder and one of its splits.
 
     Attributes:
-        name: the folder's. queries: id to text, only those with judgements in this split, in the order of the file.
+        name: the folder's.
+        queries: id to text, only those with judgements in this split, in the order of the file.
         judgements: query id to document id to relevance.
     """
 

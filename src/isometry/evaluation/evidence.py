@@ -64,8 +64,10 @@ class ClaimLine:
 
     Attributes:
         values: per-seed values of treatment and baseline, pair by pair; a published figure is a list of one.
-        effect: mean gain of the treatment, positive when it is better. interval: 95 %. p: two-sided, against
-            `claim.minimal_effect`. p_holm: p corrected over all lines of the evidence.
+        effect: mean gain of the treatment, positive when it is better.
+        interval: 95 %.
+        p: two-sided, against `claim.minimal_effect`.
+        p_holm: p corrected over all lines of the evidence.
     """
 
     claim: Claim

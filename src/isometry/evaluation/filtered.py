@@ -26,8 +26,12 @@ class DrawnFilter:
     """A filter for one query.
 
     Attributes:
-        kind: of the test. relation: of its value to the query. name: of the attribute. value: what it has to be or hold;
-        (low, high), both included, for a range. mask: bool `(n,)`, what passes.
+        kind: of the test.
+        relation: of its value to the query.
+        name: of the attribute.
+        value: what it has to be or hold;
+        (low, high), both included, for a range.
+        mask: bool `(n,)`, what passes.
     """
 
     kind: Kind
@@ -55,8 +59,10 @@ class FilterDrawer:
     """Draws filters over the attributes of n records.
 
     Args:
-        exact: name -> one value for each record. ordered: name -> a number for each. sets: name -> a list of values for
-            each. vectors: float32 `(n, d)`, by which values lie near to a query or far from it.
+        exact: name -> one value for each record.
+        ordered: name -> a number for each.
+        sets: name -> a list of values for each.
+        vectors: float32 `(n, d)`, by which values lie near to a query or far from it.
     """
 
     def __init__(

@@ -21,7 +21,8 @@ class LinkSplit:
 
     Attributes:
         adjacency: `(n, n)` csr_array of what is left; every node that had an edge keeps one.
-        positives: hidden edges `(m, 2)`. negatives: as many pairs that are no edge, `(m, 2)`.
+        positives: hidden edges `(m, 2)`.
+        negatives: as many pairs that are no edge, `(m, 2)`.
     """
 
     adjacency: sparse.csr_array

@@ -125,8 +125,10 @@ def mteb_scores(models: Sequence[str], tasks: Sequence[Any], folder: str | Path 
     """Published scores of mteb's results repository, as a table without gaps: tasks that a model lacks are left out.
 
     Args:
-        models: names as mteb has them. tasks: of `mteb_tasks`. folder: mteb's cache, else its own place; where it does
-            not hold results of these models yet, the repository is fetched.
+        models: names as mteb has them.
+        tasks: of `mteb_tasks`.
+        folder: mteb's cache, else its own place; where it does not hold results of these models yet, the repository is
+            fetched.
     Raises:
         StorageError: it could not be fetched. InputError: no task has results of all models.
     """

@@ -42,7 +42,8 @@ def write_result(
     """Write one result, whole or not at all.
 
     Args:
-        revision: `fingerprint` of the task. seconds: wall time of judging, encoding included.
+        revision: `fingerprint` of the task.
+        seconds: wall time of judging, encoding included.
     """
     scores = [
         {

@@ -23,7 +23,9 @@ class ScoreTable:
     """Scores of m models on t tasks, higher is better; NaN where a model was not run.
 
     Attributes:
-        models, tasks: names. kinds: of the tasks. values: `(m, t)` float64.
+        models, tasks: names.
+        kinds: of the tasks.
+        values: `(m, t)` float64.
     """
 
     models: tuple[str, ...]
@@ -170,7 +172,9 @@ class CriticalDifference(NamedTuple):
     """Friedman's test over tasks, and Nemenyi's smallest difference of average ranks that is significant.
 
     Attributes:
-        average_ranks: `(m,)`, 1 is best. p: of Iman and Davenport's F. difference: in ranks, at alpha 0.05.
+        average_ranks: `(m,)`, 1 is best.
+        p: of Iman and Davenport's F.
+        difference: in ranks, at alpha 0.05.
     """
 
     average_ranks: np.ndarray

@@ -31,7 +31,9 @@ def write_report(path: str | Path, results: Sequence[RetrievalResult], facts: Ma
     """Write a report of one or more runs; the first is compared with the second where there are two.
 
     Args:
-        path: ends in .html or .md. results: runs on the same data. facts: what else to say, name to value.
+        path: ends in .html or .md.
+        results: runs on the same data.
+        facts: what else to say, name to value.
     Raises:
         InputError: another suffix, or no run.
     """

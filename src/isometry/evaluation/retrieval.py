@@ -18,7 +18,9 @@ class RetrievalResult:
     """One system on one data set.
 
     Attributes:
-        name: the system. data: the data set and split. scores: values per query.
+        name: the system.
+        data: the data set and split.
+        scores: values per query.
         intervals: metric to (mean, low, high), 95 % bootstrap over queries.
     """
 
@@ -86,7 +88,8 @@ def exact_rankings(queries: np.ndarray, batches: Iterable[tuple[Sequence[str], n
     """The k closest documents of each query by cosine, over documents that come in batches.
 
     Args:
-        queries: `(q, d)`. batches: (ids, vectors `(b, d)`); only the best k per query are kept from batch to batch.
+        queries: `(q, d)`.
+        batches: (ids, vectors `(b, d)`); only the best k per query are kept from batch to batch.
     Returns:
         q lists of at most k ids, best first, equal scores in the order of the documents.
     """

@@ -24,8 +24,8 @@ class Removal:
     """One step: a task that went, and how well the remaining ones predicted it.
 
     Attributes:
-        spearman, pearson: of predicted and true scores over the models. z_error: mean squared error after scaling both
-            by mean and standard deviation of the true scores.
+        spearman, pearson: of predicted and true scores over the models.
+        z_error: mean squared error after scaling both by mean and standard deviation of the true scores.
     """
 
     task: str
@@ -39,9 +39,11 @@ class Selection:
     """What a selection kept and how it went.
 
     Attributes:
-        kept: names, in the order of the table. removed: step by step. constant: tasks left out before the first step,
-            because all models score the same there. underdetermined: fewer models to fit on than tasks to predict from
-            at the first step, where the regression is the one of least norm.
+        kept: names, in the order of the table.
+        removed: step by step.
+        constant: tasks left out before the first step, because all models score the same there.
+        underdetermined: fewer models to fit on than tasks to predict from at the first step, where the regression is
+            the one of least norm.
     """
 
     kept: tuple[str, ...]
@@ -62,8 +64,8 @@ def select_tasks(
 
     Args:
         s_min, e_max: a task may go if its Spearman is at least this and its error at most that.
-        keep: tasks that stay. allowed: (task, remaining tasks) to whether it may go, beside the rule that the last task
-            of a kind never goes.
+        keep: tasks that stay.
+        allowed: (task, remaining tasks) to whether it may go, beside the rule that the last task of a kind never goes.
     Raises:
         InputError: missing scores, fewer than 3 models, or a task to keep that is not there.
     """
@@ -197,8 +199,10 @@ def cut_curve(
     """How far corpora can be cut to hard negatives: agreement of the models' order with that on the whole corpora.
 
     Args:
-        tasks: whole corpora. encoders: name to the encoder for a task. pool: names of those whose rankings build the
-            pools. tops: documents of each ranking, rising.
+        tasks: whole corpora.
+        encoders: name to the encoder for a task.
+        pool: names of those whose rankings build the pools.
+        tops: documents of each ranking, rising.
     Returns: for every top 'top', 'pairs' (share of the pairs scored), 'agreement' (Spearman over the models' mean
         nDCG), 'pool_shift' and 'other_shift' (how far the mean nDCG of the pool's systems and of the others moved; the
         second is 0 where there are none).

@@ -41,7 +41,8 @@ class Leaderboard:
         over_items, over_tasks: places of each model in 95 % of resamples; empty for a single model.
         against: name to paired tests with the first model asked for, task by task; overall: mean difference and p, over
             the tasks, or over the items where there is one task.
-        selection, curve: where tasks were to be selected. cuts: `cut_curve` of the retrieval tasks, then too.
+        selection, curve: where tasks were to be selected.
+        cuts: `cut_curve` of the retrieval tasks, then too.
     """
 
     suite: str

@@ -22,9 +22,12 @@ class ModelRun:
     """One model on the tasks of a suite.
 
     Attributes:
-        name: as it was asked for. about: what the encoder says of itself. results: by task.
+        name: as it was asked for.
+        about: what the encoder says of itself.
+        results: by task.
         texts_per_second: when the vectors were computed, on whatever machine and load that was; None where no vector
-            was needed. reused: tasks whose result was there already.
+            was needed.
+        reused: tasks whose result was there already.
     """
 
     name: str
@@ -54,9 +57,12 @@ def run_model(
     """Judge an encoder on tasks.
 
     Args:
-        name: for the results. encoder: says what it is; one that learns from texts (`FittedOnTexts`) is fitted on each
-            task's own. cache: folder for vectors. out: folder for results, where finished ones are found again.
-        progress: called with tasks done and all tasks. encoded: with texts newly encoded for the task at hand.
+        name: for the results.
+        encoder: says what it is; one that learns from texts (`FittedOnTexts`) is fitted on each task's own.
+        cache: folder for vectors.
+        out: folder for results, where finished ones are found again.
+        progress: called with tasks done and all tasks.
+        encoded: with texts newly encoded for the task at hand.
     """
     fits = isinstance(encoder, FittedOnTexts)
     about = encoder.describe()

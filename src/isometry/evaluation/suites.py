@@ -45,7 +45,8 @@ class SuiteTask:
     """A task that is not loaded yet.
 
     Args:
-        name, kind: as the task's. file: its data set (the first, where it needs several), by its catalogue name.
+        name, kind: as the task's.
+        file: its data set (the first, where it needs several), by its catalogue name.
         load: reads it; the argument finds a data set's file by name.
     """
 

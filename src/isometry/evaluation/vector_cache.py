@@ -35,7 +35,8 @@ class CachedEncoder:
         folder: cache of all encoders; None keeps vectors in memory only.
         progress: called with the number of texts newly encoded so far.
     Attributes:
-        encoded: texts encoded in this run. seconds, texts: what all vectors at hand once cost, and how many they are.
+        encoded: texts encoded in this run.
+        seconds, texts: what all vectors at hand once cost, and how many they are.
     """
 
     def __init__(

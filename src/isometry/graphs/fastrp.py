@@ -42,7 +42,8 @@ class FastRP(TransformerMixin, BaseEstimator):
         random_state: whole number for repeatable vectors; vectors of different seeds are not comparable.
 
     Attributes:
-        projection_: fitted `RandomProjection`. mean_, scale_: float32 `(width,)`, None without standardising.
+        projection_: fitted `RandomProjection`.
+        mean_, scale_: float32 `(width,)`, None without standardising.
 
     >>> FastRP(dimension=4, weights=(1,)).fit_transform([[0, 1], [1, 0]]).shape
     (2, 4)

@@ -21,9 +21,12 @@ class Node2Vec(BaseEstimator):
     """Adjacency `(n, n)` to vectors float32 `(n, dimension)`; nodes without an edge get zeros.
 
     Args:
-        dimension: d. walks_per_node, walk_length, window: as in DeepWalk (paper 30 ran it with 80, 40, 10).
+        dimension: d.
+        walks_per_node, walk_length, window: as in DeepWalk (paper 30 ran it with 80, 40, 10).
         p, q: return and in-out parameters of the walk; 1 and 1 are DeepWalk.
-        negatives: negative samples a pair. epochs: passes over the walks. learning_rate: at the start.
+        negatives: negative samples a pair.
+        epochs: passes over the walks.
+        learning_rate: at the start.
         random_state: whole number for repeatable vectors.
 
     Attributes:

@@ -36,7 +36,9 @@ def train_skipgram(
 
     Args:
         window: largest distance between centre and context; each centre draws its own from 1..window.
-        negatives: drawn per pair. epochs: passes over the walks. learning_rate: at the start, falling to a 250th of it.
+        negatives: drawn per pair.
+        epochs: passes over the walks.
+        learning_rate: at the start, falling to a 250th of it.
         progress: called with walks done and the total; returning False stops with KeyboardInterrupt.
     Numbers that occur in no walk keep a row of zeros.
     """

@@ -18,7 +18,8 @@ class Measurement:
     """What a recipe measured: values[metric][system] = one value per seed, or one for a published figure.
 
     Attributes:
-        data: what was measured on, in words. measured: further figures without a verdict, unit in the name.
+        data: what was measured on, in words.
+        measured: further figures without a verdict, unit in the name.
     """
 
     data: str
@@ -40,7 +41,9 @@ class Recipe:
 
     Args:
         name: slug, also the name of its file in this folder.
-        paper: its number in the seed list. title: the paper's. claim: what it says, in a sentence.
+        paper: its number in the seed list.
+        title: the paper's.
+        claim: what it says, in a sentence.
         parts: dotted public names of what the recipe is made of.
         claims: the statements that are checked, per scale; the first is the paper's main one.
         seeds: how many seeds a scale runs unless told otherwise.

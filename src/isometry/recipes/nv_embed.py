@@ -92,9 +92,11 @@ class _World:
     """The data, and what the frozen encoder says of them.
 
     Attributes:
-        classes: data set to texts and labels to train and to test on. state: text of these to its state.
-        described, guide: training descriptions by layer 2 and by the whole encoder, five a picture. asked, known: two
-            descriptions of each test picture. texts: those descriptions, to be read token by token.
+        classes: data set to texts and labels to train and to test on.
+        state: text of these to its state.
+        described, guide: training descriptions by layer 2 and by the whole encoder, five a picture.
+        asked, known: two descriptions of each test picture.
+        texts: those descriptions, to be read token by token.
     """
 
     classes: dict[str, tuple[list[str], list[str], list[str], list[str]]]

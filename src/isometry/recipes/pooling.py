@@ -86,7 +86,8 @@ class _States:
     """What the frozen encoder says of each set of texts.
 
     Attributes:
-        layers: mean of every layer `(n, 6, 384)`. tokens, masks: of the last layer, `(n, t, 384)` and `(n, t)`.
+        layers: mean of every layer `(n, 6, 384)`.
+        tokens, masks: of the last layer, `(n, t, 384)` and `(n, t)`.
     """
 
     layers: dict[str, Any]

@@ -51,10 +51,12 @@ class _Corpus:
     """Chunks with their context, and queries with the chunk that answers.
 
     Attributes:
-        chunks, contexts: as many. around: rows of the chunks that a context consists of. whole: book or article of a
-            chunk; block: chunks of one are no negatives of each other.
+        chunks, contexts: as many.
+        around: rows of the chunks that a context consists of.
+        whole: book or article of a chunk; block: chunks of one are no negatives of each other.
         passages: (text, spans of chunks in it, their rows), for late chunking.
-        queries, answers: texts, and their chunk's row. within: a query is looked for in its own book only.
+        queries, answers: texts, and their chunk's row.
+        within: a query is looked for in its own book only.
     """
 
     chunks: list[str]

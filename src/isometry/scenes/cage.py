@@ -33,10 +33,12 @@ class Cage:
     """Tetrahedra sorted by colour: two of one colour never share a vertex, so each colour can be solved at once.
 
     Attributes:
-        vertices: at rest `(v, 3)` float64. tets: `(m, 4)` int32, det [x1-x0, x2-x0, x3-x0] > 0.
+        vertices: at rest `(v, 3)` float64.
+        tets: `(m, 4)` int32, det [x1-x0, x2-x0, x3-x0] > 0.
         colours: where each colour starts in `tets`, `(c + 1,)` int64.
         cell: edge of a lattice cell, or the mean edge of a mesh, in scene units.
-        filled: lattice cells inside that no Gaussian touched. pieces: connected parts.
+        filled: lattice cells inside that no Gaussian touched.
+        pieces: connected parts.
     """
 
     vertices: np.ndarray
@@ -136,7 +138,8 @@ def build_cage(
     Args:
         cell: edge of a cell in scene units; None picks the one that gives about `vertices` vertices.
         reach: how many standard deviations of a Gaussian must lie inside (each side of its box).
-        opacity: fainter Gaussians do not shape the cage. fill: also take the cells that are closed off inside.
+        opacity: fainter Gaussians do not shape the cage.
+        fill: also take the cells that are closed off inside.
 
     Raises:
         InputError: an empty selection, only faint Gaussians, or a cell so small that memory would not do.

@@ -29,10 +29,13 @@ class Embedding:
     """Weights of n Gaussians on a cage.
 
     Attributes:
-        tets: cage tetrahedron of each corner `(n, 4)` int32. weights: `(n, 4, 4)` float32, corner by vertex.
+        tets: cage tetrahedron of each corner `(n, 4)` int32.
+        weights: `(n, 4, 4)` float32, corner by vertex.
         inverse: inverse edge matrix of the small tetrahedron `(n, 3, 3)` float32.
-        centre_tets: `(n,)` int32. centre_weights: `(n, 4)` float32.
-        two_level: `(n,)` bool; the others fell back to one level. seconds: what binding took.
+        centre_tets: `(n,)` int32.
+        centre_weights: `(n, 4)` float32.
+        two_level: `(n,)` bool; the others fell back to one level.
+        seconds: what binding took.
     """
 
     tets: np.ndarray
@@ -104,7 +107,9 @@ def deform(
     """What a moved cage does to its Gaussians.
 
     Args:
-        x: cage vertices now `(v, 3)`. covariances: at rest `(n, 6)`. turns: also give rotations of the harmonics.
+        x: cage vertices now `(v, 3)`.
+        covariances: at rest `(n, 6)`.
+        turns: also give rotations of the harmonics.
     Returns:
         means `(n, 3)`, covariances `(n, 6)`, F `(n, 3, 3)`, rotations `(n, 3, 3)` (length 0 unless `turns`), float32.
     """

@@ -82,7 +82,8 @@ def sample(
 
     Args:
         surface: (u, v) within 0..1, each `(n,)`, to points `(n, 3)`; outward normal = d/du x d/dv.
-        texture: local points `(n, 3)` to colours. shine: strength of a highlight that follows the viewer (degree 1).
+        texture: local points `(n, 3)` to colours.
+        shine: strength of a highlight that follows the viewer (degree 1).
     """
     step = 1e-4
     tried = rng.random((8 * count, 2))

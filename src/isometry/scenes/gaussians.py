@@ -175,7 +175,10 @@ def from_points(
     """Round Gaussians at points, as large as the mean distance to the three nearest others (the reference's start).
 
     Args:
-        points: `(n, 3)`. colours: `(n, 3)` within 0..1. opacity: of every Gaussian. degree: of the harmonics.
+        points: `(n, 3)`.
+        colours: `(n, 3)` within 0..1.
+        opacity: of every Gaussian.
+        degree: of the harmonics.
         smallest: floor of the squared distance.
     """
     from scipy.spatial import cKDTree

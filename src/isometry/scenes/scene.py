@@ -36,9 +36,11 @@ class SceneObject:
     """Something that can be grabbed.
 
     Args:
-        name: shown and searched. label: the number its Gaussians carry in `labels`, from 1.
-        material: what it is made of. vertices: about how many its cage shall have. mesher: of the cage, as in
-            `object_cage`.
+        name: shown and searched.
+        label: the number its Gaussians carry in `labels`, from 1.
+        material: what it is made of.
+        vertices: about how many its cage shall have.
+        mesher: of the cage, as in `object_cage`.
     """
 
     name: str
@@ -53,12 +55,16 @@ class Scene:
     """Splats and their meaning.
 
     Args:
-        name: of the scene. gaussians: everything, in metres, y up unless `up` says otherwise.
+        name: of the scene.
+        gaussians: everything, in metres, y up unless `up` says otherwise.
         labels: `(n,)` uint16, 0 for what stands still, else the label of an object.
-        up: direction against gravity. plane: floor (normal, offset) or None. light: where the light stands.
+        up: direction against gravity.
+        plane: floor (normal, offset) or None.
+        light: where the light stands.
         view: position, target (3 each) and vertical field of view in degrees, to start with.
         collision_cell: spacing of the grid of distances to what stands still, metres.
-        notes: where it comes from. cameras: of the photographs it was built from, in the scene's frame.
+        notes: where it comes from.
+        cameras: of the photographs it was built from, in the scene's frame.
     """
 
     name: str

@@ -80,7 +80,9 @@ class SceneServer:
     """A running session.
 
     Args:
-        stage: what is simulated. token: needed to connect, or None. extra: further pages by path, for tests.
+        stage: what is simulated.
+        token: needed to connect, or None.
+        extra: further pages by path, for tests.
         folder: of the scene, where its objects are kept as a collection for searches by meaning; None for names only.
         may_tick: asked before every tick; None ticks by the clock. Tests step the physics with it.
 

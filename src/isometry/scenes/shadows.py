@@ -41,7 +41,8 @@ def lit_shares(
     Args:
         casts: which Gaussians throw shadows, `(n,)` bool; None for all. What stands still has its own captured shadows.
         exposure: share of light that still things let through already, `(n,)`; a shadow adds nothing where it is 0.
-        size: of the square depth map. bias: share of the casters' size that a Gaussian may lie behind them unshadowed.
+        size: of the square depth map.
+        bias: share of the casters' size that a Gaussian may lie behind them unshadowed.
     """
     n = len(means)
     casts = np.ones(n, bool) if casts is None else casts

@@ -36,9 +36,13 @@ class Stage:
     """Scene + physics. Objects keep their order; everything else stands still.
 
     Args:
-        scene: with at least one object, unless `empty`. rate: ticks a second. substeps: per tick.
-        coloured: solve on all threads. levels: of the embedding, 2 as in the paper.
-        empty: take a scene without objects too: some may be selected later. solver, device: of `World`.
+        scene: with at least one object, unless `empty`.
+        rate: ticks a second.
+        substeps: per tick.
+        coloured: solve on all threads.
+        levels: of the embedding, 2 as in the paper.
+        empty: take a scene without objects too: some may be selected later.
+        solver, device: of `World`.
 
     Raises:
         InputError: a scene without objects.

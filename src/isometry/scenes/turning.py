@@ -17,7 +17,9 @@ def moved(
     """Every point p becomes scale * (rotation @ p) + shift; a file's fourth harmonic degree is left out.
 
     Args:
-        rotation: `(3, 3)`, None for none. scale: positive. shift: `(3,)`.
+        rotation: `(3, 3)`, None for none.
+        scale: positive.
+        shift: `(3,)`.
     """
     if not (math.isfinite(scale) and scale > 0):
         raise InputError(f"a scale must be a positive number and is {scale}")

@@ -41,7 +41,8 @@ def make_app(
     """The application over open collections, each under its folder name.
 
     Args:
-        token: asked of every request but /healthz. writable: take records and deletions.
+        token: asked of every request but /healthz.
+        writable: take records and deletions.
         hosts: names under which it answers; None for any. Raises: `InputError` when two collections share a name.
     """
     limits = limits or Limits()

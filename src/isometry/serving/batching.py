@@ -29,7 +29,8 @@ class BatchingEncoder:
     Args:
         description: what the encoder is, known before it is loaded.
         load: gives the encoder; called once, at the first text.
-        most: texts per run. wait_seconds: how long a lone request waits for company.
+        most: texts per run.
+        wait_seconds: how long a lone request waits for company.
         on_batch: called with the number of texts and the seconds of every run.
     """
 

@@ -11,9 +11,14 @@ class Limits:
     is spent.
 
     Attributes:
-        body_bytes: size of a request's body. k: hits per search. batch: texts or records per request.
-        text_characters: length of one text. concurrent: requests at once. seconds: time of one request.
-        pixels: size of a picture. arrival_seconds: time in which a request's head, and then its body, must come.
+        body_bytes: size of a request's body.
+        k: hits per search.
+        batch: texts or records per request.
+        text_characters: length of one text.
+        concurrent: requests at once.
+        seconds: time of one request.
+        pixels: size of a picture.
+        arrival_seconds: time in which a request's head, and then its body, must come.
     """
 
     body_bytes: int = 8_000_000

@@ -54,8 +54,10 @@ class Pool:
     """Different anchors and documents of some rows, with the miner's vectors and an index over the documents.
 
     Attributes:
-        queries, documents: texts, each once. positives: rows of a query's positives in `documents`.
-        asked `(q, d)`, known `(n, d)`: their vectors. index: over `known`.
+        queries, documents: texts, each once.
+        positives: rows of a query's positives in `documents`.
+        asked `(q, d)`, known `(n, d)`: their vectors.
+        index: over `known`.
     """
 
     queries: list[str]

@@ -32,7 +32,8 @@ class TrainingData:
         kind: "pairs" = anchor, positive and any number of negatives; "graded" = two texts and a score; "judged" = two
             texts and whether they are a pair (see `as_trained_on`); "labelled" = a text and a label; "plain" = texts
             alone, for pre-training.
-        texts: text columns by name. targets: scores (graded), 1 or 0 (judged), labels (labelled) or empty.
+        texts: text columns by name.
+        targets: scores (graded), 1 or 0 (judged), labels (labelled) or empty.
         instructions: the instruction of each row's anchor, where the data has a column of them.
         contexts: the text around each row's positive, likewise; "" = none.
         sources: number of the data set that a row came from, where there are several (`join_training_data`).
@@ -77,7 +78,9 @@ def read_training_data(
     Args:
         source: a path, 'hub:OWNER/NAME' or 'hub:OWNER/NAME/CONFIG' for the train split of a data set of the hub (whose
             nested texts are taken out: the text of a passage, the last of a list), or columns. All of it is held in
-            memory. where: how messages call the data; default the file's name. download: fetch what only the hub has.
+            memory.
+        where: how messages call the data; default the file's name.
+        download: fetch what only the hub has.
         columns: other names, as 'anchor=title,positive=abstract'; then no other column is looked at.
 
     Raises:
@@ -293,7 +296,8 @@ def check_training_data(
     """Look for what spoils a run: leaks into the test data, duplicates, constant labels, texts beyond the limit.
 
     Args:
-        test: data the model will be judged on. tokenizer, limit: the model's, to count texts that will be cut.
+        test: data the model will be judged on.
+        tokenizer, limit: the model's, to count texts that will be cut.
     """
     problems, notes = [], []
     first = next(iter(data.texts))

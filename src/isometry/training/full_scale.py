@@ -19,10 +19,12 @@ class FullScale:
     """One paper's training.
 
     Args:
-        paper: its number in the seed list. stages: runs in order, each from the model of the one before, or side by
-            side where `merge` joins them. Their `data` are hub names; give files of your own with the same columns.
+        paper: its number in the seed list.
+        stages: runs in order, each from the model of the one before, or side by side where `merge` joins them. Their
+            `data` are hub names; give files of your own with the same columns.
         evaluation: what the paper judges by; `isometry eval MODEL --suite …` where it is a benchmark of mteb.
-        machine: what the paper used, where it is known. departures: where these runs differ from the paper.
+        machine: what the paper used, where it is known.
+        departures: where these runs differ from the paper.
         merge: settings of `merge_models` that join the stages' models.
     """
 

@@ -26,21 +26,24 @@ class TrainingRun:
         recipe: name of the preset it started from.
         model: "default", a model folder, or a hub name that is on this machine; with "#layers=2,dimensions=96" behind
             it, its first layers and coordinates.
-        data: training file. columns: "" or other names of its columns, as "anchor=title,positive=abstract". more_data:
-            further files with the same columns (pairs). mixing: 1 = every batch from one of them, 0 = rows drawn from
-            all alike, between = that share of each batch (06). test: file the model is judged on, for the leak check;
-            None = not given. drop_leaks: leave out what is in it, instead of stopping.
+        data: training file.
+        columns: "" or other names of its columns, as "anchor=title,positive=abstract".
+        more_data: further files with the same columns (pairs).
+        mixing: 1 = every batch from one of them, 0 = rows drawn from all alike, between = that share of each batch
+            (06).
+        test: file the model is judged on, for the leak check; None = not given.
+        drop_leaks: leave out what is in it, instead of stopping.
         loss: "info-nce" for pairs and classes, "cosent" for scores, "margin" (paper 48) for rows with negatives,
             "masked" (paper 03) for plain texts: masked-autoencoder pre-training of all sizes of `ladder`; from `teacher`
             "kl" and "margin-mse" (its scores of a row's candidates) and "layers" (its layers' vectors of any texts).
         teacher: model that is learned from; "" = none.
-        temperature, in_batch, hard, focal, mixed_pairs, mixed_list, directions: see `InfoNCE`. learn_temperature: the
-            temperature is where it starts.
+        temperature, in_batch, hard, focal, mixed_pairs, mixed_list, directions: see `InfoNCE`.
+        learn_temperature: the temperature is where it starts.
         guide: "" or a guide model; guide_margin: absolute margin of its mask (paper 55).
-        mine: hard negatives mined per row; mine_margin: how far they stay below the row's own positive, 0 = no
-            matter; mine_rule: that margin is a share of the positive's score (05, 42) or absolute; mine_ranks: the window of
-            ranks they come from; mine_choose: its "hardest" or "random" ones (06). miner: "" = the starting model finds
-            them, or another model.
+        mine: hard negatives mined per row; mine_margin: how far they stay below the row's own positive, 0 = no matter;
+            mine_rule: that margin is a share of the positive's score (05, 42) or absolute; mine_ranks: the window of
+            ranks they come from; mine_choose: its "hardest" or "random" ones (06).
+        miner: "" = the starting model finds them, or another model.
         corpus: what is mined beside the data's own positives: a file with a column of documents, or the folder of a
             collection, whose encoder is the miner then.
         consistent: rows whose positive the miner does not find among so many texts nearest to the anchor are left out
@@ -58,14 +61,18 @@ class TrainingRun:
         beside: "" or a fixed encoder of the chunk alone whose vector is added to this model's, which reads chunk and
             context (48): see `residual_pair`.
         freeze: lower layers (and the token embeddings) that stay as they are, 0 = none.
-        lora: rank of low-rank adapters, merged at the end; 0 = train all weights. lora_alpha: 0 = twice the rank.
-            lora_layers: "attention" = on its projections, "all" = on the feed-forward's too.
-        steps: 0 = by `epochs`. batch_size: rows a step, of all processes. accumulate: batches to a step of the weights.
-            length_window: batches whose rows are sorted by length together, to pad less; 1 = rows as they come.
-            schedule: the learning rate's way down after `warmup`, a share of the steps.
+        lora: rank of low-rank adapters, merged at the end; 0 = train all weights.
+        lora_alpha: 0 = twice the rank.
+        lora_layers: "attention" = on its projections, "all" = on the feed-forward's too.
+        steps: 0 = by `epochs`.
+        batch_size: rows a step, of all processes.
+        accumulate: batches to a step of the weights.
+        length_window: batches whose rows are sorted by length together, to pad less; 1 = rows as they come.
+        schedule: the learning rate's way down after `warmup`, a share of the steps.
         hold_out: share of rows kept for the evaluation loss; 0 = no evaluation.
         patience: evaluations without gain until the run stops and the best weights are taken; 0 = never.
-        mini_batch_size: gradient caching; 0 = off. max_tokens: 0 = the model's own limit.
+        mini_batch_size: gradient caching; 0 = off.
+        max_tokens: 0 = the model's own limit.
         save_every: steps between checkpoints (and evaluations); 0 = ten of them.
     """
 

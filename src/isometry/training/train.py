@@ -91,9 +91,11 @@ def train(
     same run on the same machine gives the same weights.
 
     Args:
-        data, test: rows in memory instead of the run's files. resume: go on from the last checkpoint.
-        progress: called after every step; False stops cleanly with a checkpoint. say: told what was found, a sentence
-            at a time. download: fetch models and data that only the hub has; nothing else uses the network.
+        data, test: rows in memory instead of the run's files.
+        resume: go on from the last checkpoint.
+        progress: called after every step; False stops cleanly with a checkpoint.
+        say: told what was found, a sentence at a time.
+        download: fetch models and data that only the hub has; nothing else uses the network.
 
     Started by several processes together (`torchrun`, `accelerate launch`, `isometry train --processes`), each embeds its
     share of every batch; the first one says, writes and saves.

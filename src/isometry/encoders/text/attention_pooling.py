@@ -23,7 +23,8 @@ class CrossAttention(nn.Module):
 
     Args:
         dimension: width of queries, keys and output.
-        heads: attention heads. head_dimension: width of each (the papers use far more than dimension / heads).
+        heads: attention heads.
+        head_dimension: width of each (the papers use far more than dimension / heads).
         feed_forward: hidden width of the feed-forward as a multiple of `dimension`.
         zero_init: start with a block that adds nothing (output projection and last feed-forward layer at zero).
     """

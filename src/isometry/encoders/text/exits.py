@@ -43,7 +43,8 @@ def exit_vectors(model: nn.Module, features: dict[str, Any], layers: Iterable[in
 
     Args:
         model: a SentenceTransformer, or one wrapped for several devices.
-        features: what `model.preprocess(texts)` gives. layers: exits n >= 1.
+        features: what `model.preprocess(texts)` gives.
+        layers: exits n >= 1.
     """
     core = _unwrap(model)
     backbone = find_backbone(core)

@@ -24,7 +24,8 @@ class MultiLayerPooling(Module):
     The transformer in front must keep its hidden states: call `keep_hidden_states(model)` once; it is saved along.
 
     Args:
-        embedding_dimension: width d. layers: transformer layers L (hidden states 1..L are read).
+        embedding_dimension: width d.
+        layers: transformer layers L (hidden states 1..L are read).
         summary: "mean" over real tokens for bidirectional models, "last_token" for causal ones (the paper's choice).
         latents / heads / head_dimension / feed_forward / zero_init: see `AttentionPooling`.
     """

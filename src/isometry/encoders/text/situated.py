@@ -140,7 +140,10 @@ def marker_states(tokens: Tensor, input_ids: Tensor, mask: Tensor, marker: int) 
     the situated chunk. Padding is skipped even where the pad token is the marker.
 
     Args:
-        tokens: `(b, t, d)`. input_ids: `(b, t)`. mask: `(b, t)` of 0/1. marker: the token's number.
+        tokens: `(b, t, d)`.
+        input_ids: `(b, t)`.
+        mask: `(b, t)` of 0/1.
+        marker: the token's number.
 
     Returns:
         chunk states `(b, d)`, situated states `(b, d)`.

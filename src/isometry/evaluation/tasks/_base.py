@@ -36,7 +36,9 @@ class SubsetResult:
     """One language (or pair of languages) of a task.
 
     Attributes:
-        value: the main metric. per_item: `(n,)` float64, whose mean is `value`. metrics: others, by mteb's names.
+        value: the main metric.
+        per_item: `(n,)` float64, whose mean is `value`.
+        metrics: others, by mteb's names.
     """
 
     value: float
@@ -49,7 +51,8 @@ class Result:
     """One encoder on one task.
 
     Attributes:
-        task, kind, metric: names. subsets: by name, in the order of the task.
+        task, kind, metric: names.
+        subsets: by name, in the order of the task.
         value: mean over the subsets, whatever their sizes.
     """
 

@@ -38,7 +38,8 @@ class Clustering:
     with the clusters taken as given.
 
     Args:
-        draws: clustering experiments. draw_size: texts in each; None for as many as there are, at most mteb's 16,384.
+        draws: clustering experiments.
+        draw_size: texts in each; None for as many as there are, at most mteb's 16,384.
     """
 
     name: str

@@ -28,7 +28,8 @@ class Judged:
     """A corpus, queries and graded judgements.
 
     Args:
-        corpus: document id to text. queries: query id to text.
+        corpus: document id to text.
+        queries: query id to text.
         judgements: query id to document id to relevance (> 0 is relevant); every query has a relevant document.
         candidates: query id to the document ids that are ranked for it; empty for the whole corpus.
     """

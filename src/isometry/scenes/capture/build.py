@@ -63,7 +63,8 @@ def build_scene(
         metres_per_unit: scale of the source; None assumes one for photographs and takes files as metres.
         up: direction in the source that becomes +y; None takes the cameras' for photographs, +y for files.
         device: 'cpu', or 'cuda' to train through gsplat.
-        save_seconds: between two checkpoints. say: gets a sentence now and then.
+        save_seconds: between two checkpoints.
+        say: gets a sentence now and then.
 
     Raises:
         NotFoundError, InputError, ExistsError, MissingExtraError: what is wrong and what to do.

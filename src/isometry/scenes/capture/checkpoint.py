@@ -21,7 +21,8 @@ class Checkpoint:
     """A folder beside the scene to be; it goes when the scene is there.
 
     Args:
-        out: the scene's folder to be. asked: everything that shapes the result, as JSON values.
+        out: the scene's folder to be.
+        asked: everything that shapes the result, as JSON values.
     """
 
     def __init__(self, out: Path, asked: dict[str, Any]) -> None:

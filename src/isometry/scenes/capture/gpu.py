@@ -26,7 +26,9 @@ class GpuTraining:
     """One run, with the methods of `Training`.
 
     Args:
-        start: Gaussians to begin with. photos: what they shall look like. device: of torch.
+        start: Gaussians to begin with.
+        photos: what they shall look like.
+        device: of torch.
 
     Raises:
         MissingExtraError, InputError: gsplat, torch or the device is not there.

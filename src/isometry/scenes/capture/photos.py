@@ -21,7 +21,8 @@ class Photo:
     """A pinhole camera and what it saw.
 
     Attributes:
-        colours: `(h, w, 3)` float32 within 0..1. known: `(h, w)` bool, False where straightening left nothing.
+        colours: `(h, w, 3)` float32 within 0..1.
+        known: `(h, w)` bool, False where straightening left nothing.
         distortion: that was taken out, k1, k2, p1, p2.
     """
 

@@ -32,7 +32,8 @@ def find_poses(
 
     Args:
         keep: a folder that receives the model, and gives it back for the same photographs and seed: an interrupted
-            build has to go on with the poses it began with. say: gets a sentence at the end.
+            build has to go on with the poses it began with.
+        say: gets a sentence at the end.
 
     Raises:
         MissingExtraError: pycolmap is not installed. InputError: a file that is no picture, or fewer than three

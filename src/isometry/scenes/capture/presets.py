@@ -17,14 +17,21 @@ class Preset:
     """One schedule.
 
     Args:
-        iterations: one view each. longest: pixels of a photograph's longer side. most: Gaussians at most.
-        degree: of the harmonics at the end. degree_every: iterations between two degrees.
+        iterations: one view each.
+        longest: pixels of a photograph's longer side.
+        most: Gaussians at most.
+        degree: of the harmonics at the end.
+        degree_every: iterations between two degrees.
         position, position_end: learning rate of the centres at start and end, times the scene's extent, falling
-            exponentially. feature: of the constant harmonic (the others a twentieth). opacity, scaling, rotation: rates.
+            exponentially.
+        feature: of the constant harmonic (the others a twentieth).
+        opacity, scaling, rotation: rates.
         structure: weight of 1 - SSIM, the rest is L1.
-        densify_from, densify_until, densify_every: iterations. gradient: of the place on the picture (half picture
-            sizes) that makes a Gaussian multiply. dense: share of the extent up to which it is cloned, not split.
-        faintest: opacity below which it goes. reset_every: iterations between opacity resets.
+        densify_from, densify_until, densify_every: iterations.
+        gradient: of the place on the picture (half picture sizes) that makes a Gaussian multiply.
+        dense: share of the extent up to which it is cloned, not split.
+        faintest: opacity below which it goes.
+        reset_every: iterations between opacity resets.
     """
 
     name: str

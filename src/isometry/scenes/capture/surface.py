@@ -14,7 +14,9 @@ def from_mesh(
     """`count` flat Gaussians spread evenly by area over triangles, as wide as the spacing, a tenth as thick.
 
     Args:
-        vertices: `(v, 3)`. colours: of the vertices `(v, 3)` within 0..1. triangles: `(t, 3)` numbers of vertices.
+        vertices: `(v, 3)`.
+        colours: of the vertices `(v, 3)` within 0..1.
+        triangles: `(t, 3)` numbers of vertices.
 
     Raises:
         InputError: no triangle has an area.

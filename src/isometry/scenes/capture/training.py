@@ -29,7 +29,8 @@ class Training:
     """One run. `step` until `iteration` reaches the preset's; the same seed and threads give the same bits.
 
     Args:
-        start: Gaussians to begin with. photos: what they shall look like
+        start: Gaussians to begin with.
+        photos: what they shall look like
     """
 
     def __init__(

@@ -16,10 +16,13 @@ class Camera:
     """A view. Pixel centres lie at +0.5; x goes right, y down, z into the picture.
 
     Args:
-        width, height: pixels. fx, fy, cx, cy: pixels.
-        rotation: world to camera `(3, 3)` float64. translation: world to camera `(3,)` float64.
+        width, height: pixels.
+        fx, fy, cx, cy: pixels.
+        rotation: world to camera `(3, 3)` float64.
+        translation: world to camera `(3,)` float64.
         distortion: k1, k2, p1, p2 of the OpenCV model; all zero for a pinhole.
-        image: the photograph, or None for a view that is only rendered. name: shown in messages.
+        image: the photograph, or None for a view that is only rendered.
+        name: shown in messages.
     """
 
     width: int

@@ -31,7 +31,9 @@ def cut_out(
     """Which Gaussians belong to the thing, `(n,)` bool.
 
     Args:
-        chosen: a first guess `(n,)`. votes: `(n, 2)` weights of pixels against and for it. never: those known not to be it.
+        chosen: a first guess `(n,)`.
+        votes: `(n, 2)` weights of pixels against and for it.
+        never: those known not to be it.
         smooth: what it costs to part two alike neighbours, in nats.
     """
     points = gaussians.means[chosen].astype(np.float64)

@@ -50,7 +50,8 @@ def learn_identities(
     """Learn codes from views with labels of 0 to `count`; one view a step.
 
     Args:
-        consistency: weight of the 3D term, the note's lambda; 0 leaves it out. rate: of Adam.
+        consistency: weight of the 3D term, the note's lambda; 0 leaves it out.
+        rate: of Adam.
 
     Raises:
         InputError: no view, or fewer Gaussians than neighbours.

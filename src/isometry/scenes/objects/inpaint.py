@@ -47,8 +47,10 @@ def remove_object(
     """Take object `number` out.
 
     Args:
-        fill: of a picture's hole; Telea's when None. views: that are filled, spread over the scene's cameras, or around
-            the object where there are none. size: longer side of those, pixels. steps: of the optimisation.
+        fill: of a picture's hole; Telea's when None.
+        views: that are filled, spread over the scene's cameras, or around the object where there are none.
+        size: longer side of those, pixels.
+        steps: of the optimisation.
         shadow: also take the dark of its contact shadow from what it stands on.
 
     Raises:

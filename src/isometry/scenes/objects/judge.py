@@ -30,7 +30,8 @@ def masked_psnr(
     Args:
         scene: before object `number` was `removed` from it.
         truth: a folder of photographs without the object, from the places of the scene's own and named like them; or a
-            scene folder in the same frame, which is then drawn. size: longer side of the pictures compared, pixels.
+            scene folder in the same frame, which is then drawn.
+        size: longer side of the pictures compared, pixels.
         views: from which a scene folder is drawn.
 
     Raises:

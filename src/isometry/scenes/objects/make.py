@@ -23,7 +23,8 @@ def make_objects(
 
     Args:
         names: in the order of labels or folders; None takes the folders', `names.json`'s or numbers.
-        how: 'vote' or 'learn' (identity codes). vertices: of each cage, about.
+        how: 'vote' or 'learn' (identity codes).
+        vertices: of each cage, about.
 
     Raises:
         InputError: masks that do not fit, a wrong number of names, an object without Gaussians.

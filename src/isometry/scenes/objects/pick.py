@@ -33,7 +33,8 @@ class Stroke:
     """What a person drew on one view; places are shares of its width and height, 0 to 1, from the top left.
 
     Args:
-        camera: of the view, any size. box: left, top, right, bottom around the thing, or None.
+        camera: of the view, any size.
+        box: left, top, right, bottom around the thing, or None.
         inside, outside: clicks on the thing, and on what is not part of it.
     """
 
@@ -61,9 +62,11 @@ def pick(
     """Which Gaussians belong to what the strokes show, `(n,)` bool.
 
     Args:
-        gaussians: that may be taken; what belongs to other objects should be left out. up: direction, +y when None.
+        gaussians: that may be taken; what belongs to other objects should be left out.
+        up: direction, +y when None.
         cameras: to look from; None turns around the thing at the distance of the first stroke.
-        views: to propagate over. size: longer side of a view, pixels.
+        views: to propagate over.
+        size: longer side of a view, pixels.
 
     Raises:
         InputError: no stroke, or nothing solid under them. MissingExtraError: OpenCV is not installed.

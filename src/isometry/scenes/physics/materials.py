@@ -14,8 +14,11 @@ class Material:
     """What an object is made of.
 
     Args:
-        young: Young's modulus in pascal. poisson: Poisson's ratio, 0 to 0.49. density: kg per cubic metre.
-        damping: velocity lost per second (1/s), exp(-damping t). friction: Coulomb's coefficient.
+        young: Young's modulus in pascal.
+        poisson: Poisson's ratio, 0 to 0.49.
+        density: kg per cubic metre.
+        damping: velocity lost per second (1/s), exp(-damping t).
+        friction: Coulomb's coefficient.
     """
 
     young: float

@@ -313,8 +313,8 @@ class WarpSteps:
         """Moves the world's `x` and `v` by one tick; gives how many vertices were put back.
 
         Args:
-            pairs: `(m, 2)` balls that may touch, sorted by group. pair_groups: starts of the groups, the last group to
-                be solved in order.
+            pairs: `(m, 2)` balls that may touch, sorted by group.
+            pair_groups: starts of the groups, the last group to be solved in order.
         """
         if self._version != world.version:
             self._upload(world)

@@ -20,7 +20,9 @@ class StillGrid:
     """Distances in scene units at nodes origin + index * cell: positive outside, negative inside.
 
     Attributes:
-        distances: `(i, j, k)` float32. origin: `(3,)` float32. cell: spacing.
+        distances: `(i, j, k)` float32.
+        origin: `(3,)` float32.
+        cell: spacing.
     """
 
     distances: np.ndarray
@@ -42,7 +44,8 @@ def still_grid(gaussians: Gaussians, *, cell: float, margin: int = 4, opacity: f
         cell: spacing in scene units; a wall thinner than two cells has no inside, only two faces. Where that takes more
             nodes than memory and time allow, a hundredth of the Gaussians on either side of every axis is left outside,
             and if that is not enough, the spacing grows (the grid's `cell` says so).
-        margin: empty cells around. opacity: fainter Gaussians do not count.
+        margin: empty cells around.
+        opacity: fainter Gaussians do not count.
     """
     solid = gaussians.select(gaussians.opacities >= opacity)
     if not len(solid):

@@ -29,7 +29,8 @@ class Body:
     """One object: its cage, what it is made of, and the balls that touch others.
 
     Args:
-        points: centres of the balls at rest `(p, 3)`. radius: theirs, in metres.
+        points: centres of the balls at rest `(p, 3)`.
+        radius: theirs, in metres.
         pinned: cage vertices that never move `(v,)` bool, or None.
     """
 
@@ -57,16 +58,23 @@ class World:
     """Everything that moves. Lengths in metres, seconds, kilograms. The same calls give the same bits.
 
     Args:
-        bodies: the objects, or none yet. gravity: `(3,)` m/s^2.
+        bodies: the objects, or none yet.
+        gravity: `(3,)` m/s^2.
         plane: normal (3, length 1) and offset of a floor: points with n . x < offset are below it; None for none.
-        still: signed distances of what stands still. rate: ticks a second. substeps: per tick.
+        still: signed distances of what stands still.
+        rate: ticks a second.
+        substeps: per tick.
         coloured: solve colours on all threads instead of one tetrahedron after the other; same result.
-        fastest: speed limit in m/s. solver: 'numba' on the CPU, 'warp' for a GPU (equal up to rounding).
+        fastest: speed limit in m/s.
+        solver: 'numba' on the CPU, 'warp' for a GPU (equal up to rounding).
         device: of warp; None for a GPU where there is one.
 
     Attributes:
-        x, v: vertices now `(n, 3)` float32. rest: `(n, 3)` float64. softened: per body, the share of the shear modulus
-            that the cell size and the step allow (1 where all of it is used). lost: vertices put back so far.
+        x, v: vertices now `(n, 3)` float32.
+        rest: `(n, 3)` float64.
+        softened: per body, the share of the shear modulus that the cell size and the step allow (1 where all of it is
+            used).
+        lost: vertices put back so far.
     """
 
     def __init__(

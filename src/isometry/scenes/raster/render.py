@@ -68,7 +68,8 @@ def render(
     """Draw Gaussians. Distortion of the camera is not drawn: undistort the photograph to compare with it.
 
     Args:
-        background: colour behind everything. near: Gaussians closer than this (scene units) are left out.
+        background: colour behind everything.
+        near: Gaussians closer than this (scene units) are left out.
         threads: CPU threads; None for one per core. The result does not depend on it.
         device: 'cpu', or 'cuda' to draw with gsplat (its pictures have no `ids`).
     """

@@ -13,8 +13,10 @@ class Rendering:
     """One picture.
 
     Attributes:
-        colour: `(h, w, 3)` float32, background included. depth: `(h, w)` float32, sum of weight times camera z.
-        rest: `(h, w)` float32, light that passes everything. ids: `(h, w)` int32, Gaussian of the largest weight or -1.
+        colour: `(h, w, 3)` float32, background included.
+        depth: `(h, w)` float32, sum of weight times camera z.
+        rest: `(h, w)` float32, light that passes everything.
+        ids: `(h, w)` int32, Gaussian of the largest weight or -1.
         visible: `(n,)` bool, which Gaussians touch the picture.
     """
 

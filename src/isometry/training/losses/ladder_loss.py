@@ -27,7 +27,9 @@ class LadderLoss(nn.Module):
         l(full) + sum over the other sizes of weight * [ l(size) + kl_weight * KL(full || size) ]
 
     Args:
-        model: the SentenceTransformer. loss: the base loss. ladder: its last rung is the model's full size.
+        model: the SentenceTransformer.
+        loss: the base loss.
+        ladder: its last rung is the model's full size.
         kl_weight: .3 is the published STS code's (its retrieval code uses 1); 0 leaves the term out.
         kl_on: "coordinates" = softmax over the pooled vector's coordinates (the paper's STS code); "scores" = softmax
             over the cosines of queries with the batch's documents, which does not depend on the axes.
@@ -106,7 +108,8 @@ class SampledSizeLoss(nn.Module):
         [ l(v_N) + l(v_N[:d]) ] + [ l(v_n) + l(v_n[:d]) ] + KL(v_N || v_n)
 
     Args:
-        model, loss: see `LadderLoss`. widths: the list to draw d from (default 8, 16, 32, …, below the full width).
+        model, loss: see `LadderLoss`.
+        widths: the list to draw d from (default 8, 16, 32, …, below the full width).
         kl_weight / kl_temperature: of the term over coordinates (1 and 1 in the paper).
         depth_weight: "one" for the paper's equal weights, "inverse" for its first code (shallow terms divided by n).
         seed: of the sequence of (n, d).
@@ -174,8 +177,10 @@ class EspressoLoss(nn.Module):
     where align(x, y) = MSE(x, y) + KL(softmax(y) || softmax(x)) and C_k is `compressed_target`, a constant.
 
     Args:
-        model, loss: see `LadderLoss`. width: k (128 in the paper). layers: the exits i; default all below the last
-            (the published code counts the embedding output in and leaves the last but one out by an off-by-one).
+        model, loss: see `LadderLoss`.
+        width: k (128 in the paper).
+        layers: the exits i; default all below the last (the published code counts the embedding output in and leaves
+            the last but one out by an off-by-one).
         align_weight: 0 leaves the alignment out.
     """
 

@@ -21,7 +21,8 @@ class LayerDistillationLoss(nn.Module):
     """mean over layer pairs of 1 - cos(W_k s_i, t_j), s_i, t_j the pooled vectors of their layers.
 
     Args:
-        model: the student. teacher: a frozen SentenceTransformer over the same tokenizer.
+        model: the student.
+        teacher: a frozen SentenceTransformer over the same tokenizer.
         pairs: (student layer, teacher layer) pairs. Default: the student's layers spread evenly over the teacher's,
             last on last.
 

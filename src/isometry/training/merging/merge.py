@@ -54,13 +54,17 @@ def merge_models(
     """Merge models trained from the same start and save the result as an ordinary folder.
 
     Args:
-        models: two folders or more. out: the new folder. method: "soup" = weighted mean; "task" = base + scale * sum
-            of the task vectors; "slerp" = folded from the left; "ties", "dare" (then averaged); "fisher", "regmean"
-            and "self-positioning" need data.
+        models: two folders or more.
+        out: the new folder.
+        method: "soup" = weighted mean; "task" = base + scale * sum of the task vectors; "slerp" = folded from the left;
+            "ties", "dare" (then averaged); "fisher", "regmean" and "self-positioning" need data.
         base: the common start; default the model that all run files name.
         data: pairs the coefficients or statistics are taken from; keep them out of the evaluation data.
-        weights: of the models. scale, keep: see `ties`. shrink: see `regmean_weight`. mu, steps, learning_rate: of the
-            search (paper 10: 1 000 steps of 5e-3). temperature, batch_size: of the probe loss; take training's.
+        weights: of the models.
+        scale, keep: see `ties`.
+        shrink: see `regmean_weight`.
+        mu, steps, learning_rate: of the search (paper 10: 1 000 steps of 5e-3).
+        temperature, batch_size: of the probe loss; take training's.
         mergekit: let mergekit do what it has (`MERGEKIT`); it trims and drops within every tensor, we over the whole
             vector as the papers do, so that "ties" and "dare" agree with ours only where keep is 1.
 

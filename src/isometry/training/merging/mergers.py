@@ -56,7 +56,8 @@ def ties(vectors: Tensor, keep: float = 0.2, scale: float = 1.0) -> Tensor:
     """Trim each vector to its largest entries, elect a sign per coordinate, average the entries that agree.
 
     Args:
-        keep: share of entries kept per vector, by size. scale: factor of the result (paper 10 tries .8 to 1.6).
+        keep: share of entries kept per vector, by size.
+        scale: factor of the result (paper 10 tries .8 to 1.6).
 
     Source: Yadav et al., TIES-Merging, 2023.
     """

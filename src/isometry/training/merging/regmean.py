@@ -15,7 +15,8 @@ def regmean_weight(weights: Sequence[Tensor], grams: Sequence[Tensor], shrink: f
     """W = (sum G_i)^-1 sum G_i W_i for one layer.
 
     Args:
-        weights: of the models, each `(out, in)`. grams: X_i^T X_i of the layer's inputs, each `(in, in)`.
+        weights: of the models, each `(out, in)`.
+        grams: X_i^T X_i of the layer's inputs, each `(in, in)`.
         shrink: share by which off-diagonal entries of the Grams are reduced (0 to .4 in the paper).
 
     Returns:

@@ -25,8 +25,10 @@ class Position:
     """Where the search ended.
 
     Attributes:
-        shares: a_1 … a_N as learned, all at least 0. scale: lambda. coefficients: what each task vector is multiplied
-            by, lambda included; losses: of the probe batches, step by step.
+        shares: a_1 … a_N as learned, all at least 0.
+        scale: lambda.
+        coefficients: what each task vector is multiplied by, lambda included; losses: of the probe batches, step by
+            step.
     """
 
     shares: tuple[float, ...]
@@ -65,11 +67,13 @@ def self_position(
     """Search the interpolation space of N task vectors on a probe set; the model is left at the found place.
 
     Args:
-        model: any module; its parameters named in `base` are moved. base: theta_0.
+        model: any module; its parameters named in `base` are moved.
+        base: theta_0.
         vectors: per parameter name the N differences `(N, *shape)`.
         batches: functions that give the loss of the model on one probe batch; one step each. The loss should have the
             temperature and batch size of training, or lambda drifts.
-        learning_rate: of Adam (5e-3 in the paper, 1 000 steps; 1e-2 for some hundred). mu: price of lambda.
+        learning_rate: of Adam (5e-3 in the paper, 1 000 steps; 1e-2 for some hundred).
+        mu: price of lambda.
         positive: a and lambda through softplus; False leaves them unconstrained, as printed.
 
     Raises:

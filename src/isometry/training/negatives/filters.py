@@ -27,7 +27,8 @@ def consistent_rows(
     positives counts, and a tie with the last rank keeps the example. With an index, rank is by what it returns.
 
     Args:
-        queries `(q, d)`, documents `(n, d)`: the teacher's vectors. positives: rows of the documents per query.
+        queries `(q, d)`, documents `(n, d)`: the teacher's vectors.
+        positives: rows of the documents per query.
     """
     queries, documents = np.asarray(queries, dtype=np.float32), np.asarray(documents, dtype=np.float32)
     if len(positives) != len(queries) or queries.ndim != 2 or documents.ndim != 2:
@@ -56,7 +57,10 @@ def guided_rows(
     Paper 55, applied beforehand instead of per batch. Vectors are the guide's, of length one.
 
     Args:
-        queries: `(q, d)`. positives: `(q, d)`. negatives: `(q, m, d)`. rule: default no margin.
+        queries: `(q, d)`.
+        positives: `(q, d)`.
+        negatives: `(q, m, d)`.
+        rule: default no margin.
     """
     rule = rule or MarginRule("absolute", 0.0)
     own = np.einsum("qd,qd->q", queries, positives)

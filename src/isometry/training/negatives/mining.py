@@ -23,9 +23,12 @@ class NegativesReport:
     """What a miner or filter did, in counts; `lines()` says it in sentences.
 
     Attributes:
-        queries: how many were asked. candidates: neighbours looked at, positives left out.
-        too_close: candidates above the margin's threshold. outside: candidates outside the window of ranks.
-        kept: negatives handed out, padding included. padded: those drawn at random because too few were left.
+        queries: how many were asked.
+        candidates: neighbours looked at, positives left out.
+        too_close: candidates above the margin's threshold.
+        outside: candidates outside the window of ranks.
+        kept: negatives handed out, padding included.
+        padded: those drawn at random because too few were left.
         starved: queries that needed padding.
         false_negatives: share of handed-out negatives that an oracle calls relevant, where one was given.
         removed_false: share of the oracle's relevant candidates that the margin removed, where one was given.
@@ -85,7 +88,8 @@ def mine_negatives(
     """For every query the hardest (or random) documents in a window of ranks that pass the margin.
 
     Args:
-        queries: `(q, d)`, documents: `(n, d)`, float32 of length one. positives: rows of the documents, per query.
+        queries: `(q, d)`, documents: `(n, d)`, float32 of length one.
+        positives: rows of the documents, per query.
         rule: see `MarginRule`; judged against the best of the query's positives. None keeps every candidate.
         first_rank, last_rank: window of ranks among the non-positives, 0 is the nearest; clamped to the corpus
             (ranks 50 to 100 of a small corpus are random texts: paper 06).

@@ -16,7 +16,9 @@ def mix_pairs(negatives: Tensor, weight: Tensor, left: Tensor, right: Tensor) ->
     """weight * n_left + (1 - weight) * n_right, made length one.
 
     Args:
-        negatives: `(b, m, d)` of length one. weight: `(b, c)` in 0..1. left, right: `(b, c)` positions in 0..m-1.
+        negatives: `(b, m, d)` of length one.
+        weight: `(b, c)` in 0..1.
+        left, right: `(b, c)` positions in 0..m-1.
 
     Returns:
         `(b, c, d)`.

@@ -23,9 +23,10 @@ def mixed_batches(
     """Rows 0..sum(sizes) - 1 of concatenated data sets, in batches; every row exactly once per epoch.
 
     Args:
-        sizes: rows of each data set. ratio: 1 = every batch from one data set (tails of different sets share the last
-            batches), 0 = rows drawn from all alike, between = that share of each batch stays with its data set and
-            the rest is shuffled among all batches (paper 06).
+        sizes: rows of each data set.
+        ratio: 1 = every batch from one data set (tails of different sets share the last batches), 0 = rows drawn from
+            all alike, between = that share of each batch stays with its data set and the rest is shuffled among all
+            batches (paper 06).
         drop_last: leave out a last batch that is not full.
     """
     if not 0.0 <= ratio <= 1.0:
@@ -59,7 +60,8 @@ def like_length_batches(
     shuffled. Who meets whom changes every epoch, as far as lengths allow.
 
     Args:
-        lengths: of the rows, in any unit. window: batches that are sorted together; 1 leaves the rows as shuffled.
+        lengths: of the rows, in any unit.
+        window: batches that are sorted together; 1 leaves the rows as shuffled.
         drop_last: leave out a last batch that is not full.
     """
     if batch_size < 1 or window < 1:
