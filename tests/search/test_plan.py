@@ -256,9 +256,9 @@ def test_plans_are_json_and_back():
 
 
 def test_memory_and_time_of_a_build_are_told(tmp_path):
-    with watched() as growth:
-        np.ones(50_000_000, np.int8).sum()
-    assert growth.mb is None or 45 < growth.mb < 200
+    with watched() as growth:  # much, as threads of earlier tests may give some memory back meanwhile
+        np.ones(200_000_000, np.int8).sum()
+    assert growth.mb is None or 150 < growth.mb < 400
     with Collection.create(tmp_path / "c", dimension=8) as opened:
         opened.upsert([{"id": f"r{i}"} for i in range(1100)], np.random.default_rng(0).standard_normal((1100, 8)))
         opened.set_plan(SearchPlan(index="cells"))
