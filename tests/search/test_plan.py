@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 
 import numpy as np
 import pytest
 
-from isometry.compression import ProductQuantizer, SignBinarizer
+from isometry.compression import ProductQuantizer, RaBitQ, RecurrentBinary, ScalarQuantizer, SignBinarizer, Truncate
 from isometry.errors import CorruptionError, InputError
 from isometry.search import Collection, SearchPlan
 from isometry.search.memory import watched
@@ -244,6 +245,28 @@ def test_bad_plans_are_refused_in_a_sentence(arguments, message):
     with pytest.raises(InputError, match=message) as caught:
         SearchPlan(**arguments)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        SearchPlan(),
+        SearchPlan(index="cells"),
+        SearchPlan(index="graph", links=8),
+        *(SearchPlan(index="codes", code=code) for code in (
+            Truncate(16, precision="float16"), ScalarQuantizer(bits=4), SignBinarizer(), RaBitQ(),
+            ProductQuantizer(8, bits=4), RecurrentBinary(16),
+        )),
+    ],
+    ids=lambda plan: plan.index if plan.code is None else type(plan.code).__name__,
+)  # fmt: skip
+def test_answers_of_every_plan_are_json_as_the_server_sends_it(made, plan):
+    made.set_plan(plan)
+    with Collection.open(made.path) as reader:
+        for where in (None, "n < 900", "n < 1200", "n IN (3, 7)"):
+            for _ in range(2):
+                json.dumps(reader.search(vector=vectors(1, 9)[0], where=where, explain=True).to_dict())
+        json.dumps(reader.info())
 
 
 def test_plans_are_json_and_back():

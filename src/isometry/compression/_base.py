@@ -85,8 +85,10 @@ class SavedEstimator(BaseEstimator):
             attribute, _, key = name.partition("/")
             if key:
                 self.__dict__.setdefault(attribute, {})[key] = value
-            else:
-                setattr(self, attribute, value if value.ndim else value[()])
+            elif value.ndim:
+                setattr(self, attribute, value)
+            else:  # counts are Python's again: they go into plans, which are printed as JSON
+                setattr(self, attribute, value.item() if value.dtype.kind in "iub" else value[()])
 
 
 class CodeEstimator(TransformerMixin, SavedEstimator):
