@@ -159,6 +159,7 @@ def run(
 
 
 def ours(work: Work, folder: Path, found: Figures) -> None:
+    """The planner at several aims, each way by itself, and which way the planner ran."""
     from isometry.search.indexes import AdaptiveIndex
     from isometry.search.planner import STRATEGIES
 
@@ -244,6 +245,7 @@ class Faiss:
 
 
 def faiss_scans(work: Work, folder: Path, found: Figures) -> None:
+    """Flat and IVF indexes with selectors, float32 and int8 refined."""
     some = Faiss(work, found)
     faiss, d, inner, int8 = some.faiss, some.d, some.faiss.METRIC_INNER_PRODUCT, some.faiss.ScalarQuantizer.QT_8bit
     some.measure("flat", some.filled(faiss.IndexFlatIP(d)), faiss.SearchParameters)
@@ -284,6 +286,7 @@ def numpy_ways(work: Work, folder: Path, found: Figures) -> None:
 
 
 def hnswlib_ways(work: Work, folder: Path, found: Figures) -> None:
+    """hnswlib at several breadths, the filter as the rows that pass."""
     import hnswlib
 
     n, d = work.vectors.shape
@@ -306,6 +309,7 @@ def hnswlib_ways(work: Work, folder: Path, found: Figures) -> None:
 
 
 def lancedb_ways(work: Work, folder: Path, found: Figures) -> None:
+    """LanceDB with an index on every attribute: exact and IVF at several probes."""
     import lancedb
     import pyarrow as pa
 
@@ -347,6 +351,7 @@ def lancedb_ways(work: Work, folder: Path, found: Figures) -> None:
 
 
 def qdrant_ways(kind: str, work: Work, folder: Path, found: Figures) -> None:
+    """qdrant-edge with payload indexes, its graph at several breadths."""
     from qdrant_edge import (
         AcornSearchParams,
         Distance,
@@ -456,6 +461,7 @@ def by_span(found: dict[str, Any], work: Work) -> dict[tuple[int, bool], tuple[f
 
 
 def report(work: Work, folder: Path, out: Path) -> None:
+    """Write the page, its figures and its picture from what the stages measured."""
     stages = {
         name: json.loads((folder / f"filtered-{name}.json").read_text())
         for name in STAGES
@@ -587,6 +593,7 @@ def _version(name: str) -> str:
 
 
 def main() -> None:
+    """Run a stage, or all of them one after the other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("ISOMETRY_DATA", "../shared/data")))
     parser.add_argument("--work", type=Path, default=Path.home() / ".cache" / "isometry" / "benchmarks")

@@ -59,6 +59,7 @@ def child(command: list[str]) -> dict[str, float]:
 
 
 def main() -> None:
+    """Compare on some rows, or index every row once."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("papers", type=Path)
     parser.add_argument("--rows", type=int, default=5000)
@@ -74,6 +75,7 @@ def main() -> None:
 
 
 def compare(given: argparse.Namespace) -> None:
+    """Whole processes in turn; the page is written after every round."""
     taken: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -91,6 +93,7 @@ def compare(given: argparse.Namespace) -> None:
 
 
 def write_whole(given: argparse.Namespace) -> None:
+    """The page of one run over every row."""
     if given.whole.exists():
         raise SystemExit(f"{given.whole} exists: a collection that is partly there would make the run look cheaper")
     lists = ["--lists", given.lists] if given.lists else []
@@ -118,6 +121,7 @@ Versions: {", ".join(f"{name} {version}" for name, version in versions.items())}
 
 
 def write(taken: dict[str, list[dict[str, float]]], given: argparse.Namespace) -> None:
+    """The page of the comparison: medians of the rounds so far."""
     rows: list[dict[str, Any]] = [
         {"program": name, **{key: statistics.median(run[key] for run in runs) for key in runs[0]}}
         for name, runs in taken.items()

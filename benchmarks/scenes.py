@@ -120,6 +120,7 @@ def reaction(moves: int) -> dict[str, float]:
     size = 0
 
     async def session() -> None:
+        """One viewer grabs a thing, moves it, and waits for what comes of each move."""
         nonlocal size
         ready: asyncio.Future = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(server.run("127.0.0.1", 0, ready=ready))
@@ -137,6 +138,7 @@ def reaction(moves: int) -> dict[str, float]:
                     held = json.loads(message)["vertices"]
 
             async def follow(seconds: float, until: Callable[[float], bool]) -> bool:
+                """Read frames until the one asked for has come."""
                 nonlocal height
                 end = time.perf_counter() + seconds
                 while (left := end - time.perf_counter()) > 0:
@@ -244,6 +246,7 @@ def opening() -> float:
 
 
 def main() -> None:
+    """Measure the parts asked for and write the page from all that was ever measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
@@ -275,6 +278,7 @@ PARTS: dict[str, Callable[[int], dict[str, Any]]] = {
 
 
 def write_page(folder: Path, document: dict) -> None:
+    """The page, from the figures in its JSON."""
     drawn, wire, machine, frames = document["raster"], document["wire"], document["machine"], document["frames"]["rows"]
     built = document["build"]
     header = ["vertices", "tetrahedra", "20 substeps, ms", "embedding, ms", "frame, ms", "substeps that fit 16.7 ms"]

@@ -110,6 +110,7 @@ def ours(data: TrainingData, steps: int, batch: int, out: Path, **changes: Any) 
 
 
 def throughput(folder: Path | None, repeats: int) -> list[dict[str, Any]]:
+    """Pairs a CPU second of every contender on the same rows, in turn."""
     contenders: dict[str, Callable[..., None]] = {
         PLAIN: plain,
         SAME: lambda *given: ours(*given, length_window=1),
@@ -218,6 +219,7 @@ def cut(folder: Path | None, repeats: int) -> list[dict[str, Any]]:
 
 
 def main() -> None:
+    """Measure the parts asked for and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=None)
     parser.add_argument("--repeats", type=int, default=3)

@@ -58,8 +58,9 @@ class RecurrentBinary(CodeEstimator):
         blocks: hidden layers in each of W, B and R.
         sweeps: passes over the bits of a code that flip them; 0 keeps the recurrence's own bits. Without partners only.
         temperature, negatives: of the loss over the positive and the hardest other rows of the batch and the queue.
-        queue: codes of earlier batches that are kept as further negatives, made by a slow copy of the network; 0 for none
-            (the paper's pool at full scale: 65,536). momentum: the share of itself that the copy keeps at each step.
+        queue: codes of earlier batches that are kept as further negatives, made by a slow copy of the network; 0 for
+            none (the paper's pool at full scale: 65,536).
+        momentum: the share of itself that the copy keeps at each step.
         epochs, batch_size: passes over the pairs, pairs in a batch.
         optimiser: "adamw" or "sgd" (Nesterov 0.9); the rate falls tenfold after 60 % of the epochs.
         learning_rate, weight_decay: of the optimiser; biases and norms do not decay.
@@ -127,7 +128,8 @@ class RecurrentBinary(CodeEstimator):
         """As `fit`, with codes that can be searched beside those of `old` in one index (backward-compatible training).
 
         Args:
-            old: the fitted code of the older embeddings. old_X, old_y: older embeddings of the same items as X and y.
+            old: the fitted code of the older embeddings.
+            old_X, old_y: older embeddings of the same items as X and y.
         A wider new code is compared with the old one by its first coordinates.
         """
         X = self._check(X, reset=True)

@@ -36,8 +36,10 @@ class Coded:
     """The values of an attribute.
 
     Attributes:
-        rows: int64 `(n,)` of the version it was read for, ascending. held: bool `(n,)`, of which rows it knows the value.
-        values: distinct, ascending, as SQLite orders them. codes: int32 `(n,)` places in `values`, -1 for a missing value.
+        rows: int64 `(n,)` of the version it was read for, ascending.
+        held: bool `(n,)`, of which rows it knows the value.
+        values: distinct, ascending, as SQLite orders them.
+        codes: int32 `(n,)` places in `values`, -1 for a missing value.
     """
 
     rows: np.ndarray
@@ -82,7 +84,10 @@ class Postings:
     """The items of a list attribute, and the rows that hold each.
 
     Attributes:
-        rows, held: as in `Coded`. items: item -> number. starts: `(items + 1,)` into places. places: int32 into `rows`.
+        rows, held: as in `Coded`.
+        items: item -> number.
+        starts: `(items + 1,)` into places.
+        places: int32 into `rows`.
     """
 
     rows: np.ndarray

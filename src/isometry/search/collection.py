@@ -397,10 +397,12 @@ class Collection:
         """The k closest records.
 
         Args:
-            query: words. vector: `(d,)` instead (several vectors: `(t, d)`), with `made_by` the fingerprint of its
-                encoder where the collection has one. image: a picture, where the encoder takes pictures. like: the id of
-                a record to find others like it.
-                None of them: every record that passes the filter, in the order of `sort` or as they came.
+            query: words.
+            vector: `(d,)` instead (several vectors: `(t, d)`), with `made_by` the fingerprint of its encoder where the
+                collection has one.
+            image: a picture, where the encoder takes pictures.
+            like: the id of a record to find others like it. None of them: every record that passes the filter, in the
+                order of `sort` or as they came.
             where: a filter (see `isometry.search.filters`); it never shortens the result while records match.
             mode: 'vector', 'text' (BM25) or 'hybrid' (reciprocal rank fusion of both).
             sort: 'ATTRIBUTE' or 'ATTRIBUTE desc': order of the most relevant records in place of the score.
@@ -658,7 +660,9 @@ class Collection:
         that the same call goes on there.
 
         Args:
-            encoder: of texts, one vector each. plan: from then on; None keeps the plan there is. wait: for its index.
+            encoder: of texts, one vector each.
+            plan: from then on; None keeps the plan there is.
+            wait: for its index.
         Raises: InputError for a collection without texts, or with several vectors a record. StorageError.
         """
         store = self._writer()

@@ -28,9 +28,12 @@ class Colouring:
     """Codes uint8 `(n,)` in the order of the rows asked for.
 
     Attributes:
-        kind: 'category', 'number' or 'date'. codes: for categories the place in `categories`, 254 for the rarer ones; on
-            a scale 0 (low) to 253 (high), values beyond its ends at its ends; 255 where there is no value.
-        categories: (value, count), the most frequent first. other: records of rarer values. missing: without a value.
+        kind: 'category', 'number' or 'date'.
+        codes: for categories the place in `categories`, 254 for the rarer ones; on a scale 0 (low) to 253 (high),
+            values beyond its ends at its ends; 255 where there is no value.
+        categories: (value, count), the most frequent first.
+        other: records of rarer values.
+        missing: without a value.
         low, high: ends of the scale, the 1st and the 99th percentile; dates as 'YYYY-MM-DD'.
     """
 

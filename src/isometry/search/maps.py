@@ -44,9 +44,12 @@ class CollectionMap:
     """Where the records of one version lie.
 
     Attributes:
-        key: names version and layout; another key, another map. version: the commit that it shows.
-        method: 'umap' or 'pca'. arranged: how many points the method placed itself (see `project`).
-        rows: row numbers int64 `(n,)` ascending. points: float32 `(n, 2)` in the unit square.
+        key: names version and layout; another key, another map.
+        version: the commit that it shows.
+        method: 'umap' or 'pca'.
+        arranged: how many points the method placed itself (see `project`).
+        rows: row numbers int64 `(n,)` ascending.
+        points: float32 `(n, 2)` in the unit square.
     """
 
     key: str

@@ -33,7 +33,8 @@ class SearchPlan:
         shortlist: rows scored exactly for each query (at least k are).
         fit_rows: most vectors that the code learns from, drawn with a fixed seed.
         recall: for 'cells' and 'graph', of the unfiltered answer; they read as much as that takes.
-        links: for 'graph', half the neighbours of a row (M). build_breadth: rows looked at for each when it is built.
+        links: for 'graph', half the neighbours of a row (M).
+        build_breadth: rows looked at for each when it is built.
         cells: their number; None for the square root of the number of rows.
     """
 

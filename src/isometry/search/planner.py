@@ -36,9 +36,16 @@ class Costs:
     """Nanoseconds for one row of 384 int8 coordinates (other dimensions in proportion), or as said.
 
     Attributes:
-        scan: rows in their order. gather: rows here and there. hop: a row that a graph walk scores. test: a neighbour
-        that acorn only looks up. centroid: a float32 centroid. look: a row that is only looked up in the filter. weigh:
-        the choice, and the steps around a walk, a query. query: every search, whatever it does. batch: a row and query
+        scan: rows in their order.
+        gather: rows here and there.
+        hop: a row that a graph walk scores.
+        test: a neighbour
+        that acorn only looks up.
+        centroid: a float32 centroid.
+        look: a row that is only looked up in the filter. weigh:
+        the choice, and the steps around a walk, a query.
+        query: every search, whatever it does.
+        batch: a row and query
         within a product of many queries.
     """
 
@@ -74,7 +81,9 @@ class Tables:
     """What was measured when an index was built: curves `(m, 2)` of lines (x ascending, y), all above zero.
 
     Args:
-        probes: rank without a filter -> cells to read. breadths: k -> width of the walk. scored: width -> rows scored.
+        probes: rank without a filter -> cells to read.
+        breadths: k -> width of the walk.
+        scored: width -> rows scored.
         acorn: share of matches around the query -> times that width; may be empty.
     """
 
@@ -121,9 +130,14 @@ class Situation:
     """One query before it is answered.
 
     Attributes:
-        rows, matches, k, dimension: of the index, the filter, the query. cells: of the partition. links: neighbours of
-        a row in the graph, 0 without one. local: share of matches among the rows around the query. probes: cells to
-        read. probed: matches in them.
+        rows, matches, k, dimension: of the index, the filter, the query.
+        cells: of the partition.
+        links: neighbours of
+        a row in the graph, 0 without one.
+        local: share of matches among the rows around the query.
+        probes: cells to
+        read.
+        probed: matches in them.
     """
 
     rows: int

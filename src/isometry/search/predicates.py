@@ -14,7 +14,8 @@ class Test:
     """One test of a record, true or not (a test on a missing value is not).
 
     Attributes:
-        sql, parameters: over the aliases r (records) and d (documents). documents: whether d is spoken of.
+        sql, parameters: over the aliases r (records) and d (documents).
+        documents: whether d is spoken of.
         attribute: SQL of the one attribute, or function of it, that is compared; None where the test is another.
         mark, values: how it is compared, and with what.
     """

@@ -47,7 +47,10 @@ class SetsView:
     exactly; records behind the encoded ones, and all records where there are none, are looked at one by one.
 
     Attributes:
-        version: the commit that it shows. rows: int64 `(n,)`. live: bool `(n,)`. masks: of filters.
+        version: the commit that it shows.
+        rows: int64 `(n,)`.
+        live: bool `(n,)`.
+        masks: of filters.
         built: None (`VectorView` has more).
         problem: why the encodings that the manifest names are not used, or None.
     """

@@ -47,7 +47,8 @@ class Upkeep:
     """Builds in one thread at a time; each build ends in a commit, unless what it was built from is gone by then.
 
     Args:
-        read: gives one consistent version. lock: held while a commit is made.
+        read: gives one consistent version.
+        lock: held while a commit is made.
     """
 
     def __init__(

@@ -106,8 +106,12 @@ class VectorView:
     (and all of them without such an index) exactly.
 
     Attributes:
-        version: the commit that it shows. rows: int64 `(n,)`. live: bool `(n,)`. masks: of filters.
-        built: the index file that is used, or None. problem: why the file that the manifest names is not used, or None.
+        version: the commit that it shows.
+        rows: int64 `(n,)`.
+        live: bool `(n,)`.
+        masks: of filters.
+        built: the index file that is used, or None.
+        problem: why the file that the manifest names is not used, or None.
     """
 
     def __init__(

@@ -34,7 +34,8 @@ class AdaptiveIndex:
 
     Args:
         links: neighbours of a row in the graph (M; twice as many on the level that is kept); 0 for no graph.
-        build_breadth: efConstruction. cells: None for the square root of the number of rows.
+        build_breadth: efConstruction.
+        cells: None for the square root of the number of rows.
         recall: of the unfiltered answer, to be reached on average; cells and walks are as large as that takes.
 
     Attributes:

@@ -15,8 +15,9 @@ class IVFIndex(FaissIndex):
 
     Args:
         cells: k-means cells; None for the square root of the number of vectors.
-        probes: cells read for each query. over_fetch: candidates scored exactly, as a multiple of k. code: what
-            the lists hold (`FaissIndex`).
+        probes: cells read for each query.
+        over_fetch: candidates scored exactly, as a multiple of k.
+        code: what the lists hold (`FaissIndex`).
     """
 
     def __init__(

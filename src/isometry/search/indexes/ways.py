@@ -147,8 +147,12 @@ class Weighed:
     """One query before it is answered.
 
     Attributes:
-        near: scores of the cells. best: the cheapest of planner.STRATEGIES. local: share of matches around the query.
-        probes: cells to read. entries: matches near the query. first: where unfiltered walks start. costing `(7, 2)`:
+        near: scores of the cells.
+        best: the cheapest of planner.STRATEGIES.
+        local: share of matches around the query.
+        probes: cells to read.
+        entries: matches near the query.
+        first: where unfiltered walks start. costing `(7, 2)`:
         rows and nanoseconds of every strategy.
     """
 

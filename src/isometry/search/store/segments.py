@@ -176,7 +176,9 @@ class Segment:
     """A memory-mapped segment.
 
     Attributes:
-        info: what the manifest says. rows: int64 `(n,)` ascending. vectors: float32 `(t, d)`, read from disk on touch.
+        info: what the manifest says.
+        rows: int64 `(n,)` ascending.
+        vectors: float32 `(t, d)`, read from disk on touch.
         offsets: int64 `(n + 1)` where a row has several vectors, None where t = n.
     """
 

@@ -235,7 +235,8 @@ class Store:
         """Put records in one transaction: those in `replaced` end their old row, all get a new one.
 
         Args:
-            contents: hash per record over id and values. encoded: hash per record over what its vector was made of.
+            contents: hash per record over id and values.
+            encoded: hash per record over what its vector was made of.
             vectors: float32 `(n, d)` in the order of `ids`, or the sets of a multi-vector collection.
         """
         if not len(ids):

@@ -24,7 +24,9 @@ class Column:
     """One attribute of a collection.
 
     Attributes:
-        name: as the user knows it. kind: one of KINDS. role: 'attribute', 'text' or 'image'.
+        name: as the user knows it.
+        kind: one of KINDS.
+        role: 'attribute', 'text' or 'image'.
         sql: its column name in SQLite (`c0`, `c1`, ...), so that no user text enters SQL.
         arrow: its Arrow type, for export.
     """

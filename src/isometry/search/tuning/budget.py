@@ -23,8 +23,10 @@ class Budget:
     """Limits; None where there is none.
 
     Args:
-        recall: at least this share of the exact k best. p95_ms: of encoding and searching a query, milliseconds.
-        bytes_per_vector: index bytes in memory for each record. ram_mb, disk_mb: of the whole collection, 10^6 bytes.
+        recall: at least this share of the exact k best.
+        p95_ms: of encoding and searching a query, milliseconds.
+        bytes_per_vector: index bytes in memory for each record.
+        ram_mb, disk_mb: of the whole collection, 10^6 bytes.
     """
 
     recall: float | None = None

@@ -26,9 +26,11 @@ class Measured:
     """What one candidate gave.
 
     Attributes:
-        rows, queries: it was measured on. recall: mean share of the exact k best, with its 95 % interval.
+        rows, queries: it was measured on.
+        recall: mean share of the exact k best, with its 95 % interval.
         p50_ms, p95_ms: of encoding and searching one query; search_p50_ms, search_p95_ms: without the encoding.
-        bytes_per_vector: of the index in memory, codebooks included. ram_mb, disk_mb: of the whole collection.
+        bytes_per_vector: of the index in memory, codebooks included.
+        ram_mb, disk_mb: of the whole collection.
         build_seconds: processor time to build it (for all records that were measured).
     """
 
@@ -62,9 +64,12 @@ class Bench:
     """What candidates of one cut of the encoder are measured on.
 
     Args:
-        vectors: float32 `(n, d)` as this cut makes them. queries: `(q, d)`. truth: rows `(q, k)` of the exact best by
-            the collection's own vectors. encode_ms: `(q,)` milliseconds to encode each query, zeros for given vectors.
-        records: of the whole collection, which sizes are scaled to. other_bytes: on disk besides vectors and index.
+        vectors: float32 `(n, d)` as this cut makes them.
+        queries: `(q, d)`.
+        truth: rows `(q, k)` of the exact best by the collection's own vectors.
+        encode_ms: `(q,)` milliseconds to encode each query, zeros for given vectors.
+        records: of the whole collection, which sizes are scaled to.
+        other_bytes: on disk besides vectors and index.
     """
 
     vectors: np.ndarray

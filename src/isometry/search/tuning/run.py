@@ -36,8 +36,11 @@ class TuneReport:
     """What `tune` found.
 
     Attributes:
-        asked: how the queries were had, in words. records: of the collection. rungs: (records, queries) of each step.
-        measured: every candidate as it was measured last. final: those that were measured on all records.
+        asked: how the queries were had, in words.
+        records: of the collection.
+        rungs: (records, queries) of each step.
+        measured: every candidate as it was measured last.
+        final: those that were measured on all records.
         front: of the final ones, those that no other beats in recall, p95, memory and disk together.
         recommended: what fits the budget, or None.
     """
@@ -94,7 +97,8 @@ def tune(
             of each where the collection encodes texts, else its vector.
         exits: also try fewer layers and dimensions of the encoder, where it can be cut; on at most `exit_rows` records,
             since every one has to be encoded by every exit.
-        most_rows: records that are measured on, drawn with `seed`. folder: None for `cache/tune` in the collection.
+        most_rows: records that are measured on, drawn with `seed`.
+        folder: None for `cache/tune` in the collection.
     Raises: InputError for too few records, several vectors a record, a k or queries that do not fit; StorageError.
     """
     began = time.perf_counter()
