@@ -201,3 +201,12 @@ def test_edge_lists_agree_with_networkx(edges):
     G.add_nodes_from(graph.nodes)
     np.testing.assert_array_equal(graph.adjacency.toarray(), nx.to_numpy_array(G, nodelist=list(graph.nodes)))
     assert graph.edge_count == G.number_of_edges()
+
+
+def test_a_table_that_is_no_edge_list_is_not_taken_for_one():
+    papers = pa.table({"id": ["a", "b"], "title": ["x", "y"], "abstract": ["u", "v"], "year": [1, 2]})
+    with pytest.raises(
+        InputError, match=r"which columns are source and target\? Name them .* it has id, title, abstract, year"
+    ):
+        read_graph(papers)
+    assert read_graph(papers, source_column="id", target_column="title").nodes == ["a", "x", "b", "y"]

@@ -30,7 +30,7 @@ class DrawnFilter:
         relation: of its value to the query.
         name: of the attribute.
         value: what it has to be or hold;
-        (low, high), both included, for a range.
+            (low, high), both included, for a range.
         mask: bool `(n,)`, what passes.
     """
 

@@ -35,7 +35,10 @@ class RandomProjection(TransformerMixin, BaseEstimator):
         random_state: a whole number gives the same R everywhere; None draws a seed at `fit`.
 
     Attributes:
-        seed_, keys_ (n,) uint64, density_ (1/s), key_bits_.
+        seed_: of the random numbers, given or drawn.
+        keys_: of the nodes, `(n,)` uint64.
+        density_: 1/s.
+        key_bits_: of a key.
     """
 
     def __init__(self, dimension: int = 512, kind: Kind = "very-sparse", random_state: Any = 0) -> None:

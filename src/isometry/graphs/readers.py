@@ -132,7 +132,7 @@ def _weight(text: str, path: Path, number: int) -> float:
 
 
 def _positions(header: list[str], columns: tuple[str | None, ...], where: str) -> tuple[int, int, int | None]:
-    """Columns of source, target and weight: as asked for, by well-known names, else the first two."""
+    """Columns of source, target and weight: as asked for, by well-known names, else the first two of two or three."""
     found: list[int | None] = []
     for asked, known in zip(columns, (_SOURCES, _TARGETS, _WEIGHTS), strict=True):
         if asked is not None and asked not in header:
@@ -140,10 +140,12 @@ def _positions(header: list[str], columns: tuple[str | None, ...], where: str) -
         guesses = [i for i, name in enumerate(header) if name.lower() in known]
         found.append(header.index(asked) if asked is not None else guesses[0] if guesses else None)
     first, second, weight = found
-    if first is None and second is None and len(header) >= 2:
+    if first is None and second is None and len(header) in (2, 3):
         first, second = 0, 1
     if first is None or second is None or first == second:
-        raise InputError(f"{where}: which columns are source and target? It has {', '.join(header)}")
+        raise InputError(
+            f"{where}: which columns are source and target? Name them (--source, --target); it has {', '.join(header)}"
+        )
     return first, second, weight
 
 

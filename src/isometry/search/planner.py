@@ -39,14 +39,12 @@ class Costs:
         scan: rows in their order.
         gather: rows here and there.
         hop: a row that a graph walk scores.
-        test: a neighbour
-        that acorn only looks up.
+        test: a neighbour that acorn only looks up.
         centroid: a float32 centroid.
-        look: a row that is only looked up in the filter. weigh:
-        the choice, and the steps around a walk, a query.
+        look: a row that is only looked up in the filter.
+        weigh: the choice, and the steps around a walk, a query.
         query: every search, whatever it does.
-        batch: a row and query
-        within a product of many queries.
+        batch: a row and query within a product of many queries.
     """
 
     scan: float = 11.0
@@ -132,11 +130,9 @@ class Situation:
     Attributes:
         rows, matches, k, dimension: of the index, the filter, the query.
         cells: of the partition.
-        links: neighbours of
-        a row in the graph, 0 without one.
+        links: neighbours of a row in the graph, 0 without one.
         local: share of matches among the rows around the query.
-        probes: cells to
-        read.
+        probes: cells to read.
         probed: matches in them.
     """
 

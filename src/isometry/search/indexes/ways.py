@@ -40,8 +40,11 @@ class Ways:
     A walk or probe returns the rows that it found, in no order, and how many it scored by their int8 copy.
 
     Attributes:
-        flat: exact search over the same copy. centroids `(cells, d)`; order, starts: the rows of each cell; medoids
-        `(cells,)`. neighbours `(n, links)` int32, padded with -1, or None.
+        flat: exact search over the same copy.
+        centroids: `(cells, d)`.
+        order, starts: the rows of each cell.
+        medoids: `(cells,)`.
+        neighbours: `(n, links)` int32, padded with -1, or None.
     """
 
     def __init__(self, flat: FlatIndex, arrays: Mapping[str, np.ndarray]) -> None:
@@ -152,8 +155,8 @@ class Weighed:
         local: share of matches around the query.
         probes: cells to read.
         entries: matches near the query.
-        first: where unfiltered walks start. costing `(7, 2)`:
-        rows and nanoseconds of every strategy.
+        first: where unfiltered walks start.
+        costing: rows and nanoseconds of every strategy, `(7, 2)`.
     """
 
     __slots__ = ("best", "costing", "entries", "first", "local", "near", "probes")
