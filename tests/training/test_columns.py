@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,9 @@ from isometry.training import TrainingData, load_model, preset, train
 from isometry.training.columns import Helpers, consistent_data, training_columns
 from isometry.training.negatives import Judge, read_corpus
 from tests.tiny_text import sentences, tiny_model
+from tests.training.small_runs import pairs, run_of
+
+run_of = partial(run_of, steps=3)
 
 
 @pytest.fixture(scope="module")
@@ -33,18 +37,6 @@ def teacher(start, tmp_path_factory):
     out = tmp_path_factory.mktemp("teacher") / "model"
     train(run_of(start, steps=40), out, data=pairs())
     return str(out)
-
-
-def pairs(count=24, negatives=0):
-    anchors = sentences(count, 0)
-    texts = {"anchor": anchors, "positive": [f"{text} w1" for text in anchors]}
-    texts |= {f"negative_{i + 1}": sentences(count, 7 + i) for i in range(negatives)}
-    return TrainingData("pairs", texts)
-
-
-def run_of(start, name="contrastive", **changes):
-    options = {"model": start, "steps": 3, "batch_size": 8, "learning_rate": 1e-3, "save_every": 3, **changes}
-    return preset(name, **options)
 
 
 def test_a_judge_asks_once_and_knows_both_prompts(start):

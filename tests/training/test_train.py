@@ -14,6 +14,7 @@ from isometry.encoders.text import attention_mode, load_text_model
 from isometry.errors import DivergedError, ExistsError, InputError, NotFoundError
 from isometry.training import TrainingData, TrainingRun, preset, read_training_data, train, train_stages
 from tests.tiny_text import sentences, tiny_model
+from tests.training.small_runs import pairs, run_of
 
 
 @pytest.fixture(scope="module")
@@ -21,18 +22,6 @@ def start(tmp_path_factory):
     folder = tmp_path_factory.mktemp("start")
     tiny_model(folder).save(str(folder / "model"))
     return str(folder / "model")
-
-
-def pairs(count=24, negatives=0):
-    anchors = sentences(count, 0)
-    texts = {"anchor": anchors, "positive": [f"{text} w1" for text in anchors]}
-    texts |= {f"negative_{i + 1}": sentences(count, 7 + i) for i in range(negatives)}
-    return TrainingData("pairs", texts)
-
-
-def run_of(start, name="contrastive", **changes):
-    options = {"model": start, "steps": 6, "batch_size": 8, "learning_rate": 1e-3, "save_every": 3, **changes}
-    return preset(name, **options)
 
 
 def weights(folder):
